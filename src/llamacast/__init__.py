@@ -1,0 +1,54 @@
+"""LlamaCast: forecasts of time series by decoder-only transformers, with how sure they are.
+
+>>> import llamacast
+>>> forecast = llamacast.load("lag-llama").forecast(frame, horizon=24)  # doctest: +SKIP
+>>> forecast.to_frame(quantiles=[0.1, 0.5, 0.9])  # doctest: +SKIP
+
+Names are imported when they are first used: `import llamacast` does not load torch.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Threads that wait by spinning take cores from other work, and slow each other down where cores
+# are shared. OpenMP reads this once, when torch is first loaded; a user's own setting stands.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from llamacast.forecast import CheckpointError, DataError, Forecast, Forecaster
+    from llamacast.forecaster import LagLlamaForecaster, convert, load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointError": "llamacast.forecast",
+    "DataError": "llamacast.forecast",
+    "Forecast": "llamacast.forecast",
+    "Forecaster": "llamacast.forecast",
+    "LagLlamaForecaster": "llamacast.forecaster",
+    "convert": "llamacast.forecaster",
+    "load": "llamacast.forecaster",
+}
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "Forecast",
+    "Forecaster",
+    "LagLlamaForecaster",
+    "convert",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llamacast' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

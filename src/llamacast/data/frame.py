@@ -1,0 +1,503 @@
+"""The border: tables of any common shape in, a checked and regular `Panel` out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from llamacast.data.calendar import (
+    Frequency,
+    calendar_features,
+    infer_frequency,
+    parse_frequency,
+    stamps_from,
+    step_numbers,
+)
+from llamacast.forecast import DataError
+
+Table: TypeAlias = (
+    "pd.DataFrame | pd.Series[Any] | npt.NDArray[Any] | Sequence[Any] | str | os.PathLike[str]"
+)
+"""What users bring: a frame, a Series, an array, a list, or the path of a CSV or parquet file."""
+
+ID_NAMES = ("unique_id", "item_id", "series_id", "id")
+TIME_NAMES = ("ds", "timestamp", "datetime", "date", "time")
+TARGET_NAMES = ("y", "target", "value")
+
+LARGEST_GAP_SHARE = 100
+"""A series may be stretched by missing steps to this many times its rows, or to `FREE_STEPS`."""
+FREE_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a long frame; None for what the user's data do not have."""
+
+    id: str | None
+    time: str
+    target: str
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """The regular steps of one series: time stamps, or whole numbers where `frequency` is None."""
+
+    start: np.datetime64 | int
+    frequency: Frequency | None
+    step: int = 1
+    """Distance between whole numbers."""
+    zone: Any = None
+    """Time zone in which stamps are shown; stamps shorter than a day pass evenly in UTC."""
+
+    def index(self, first: int, count: int) -> pd.Index[Any]:
+        """Labels of steps `first ... first + count - 1`, as the user writes them."""
+        if self.frequency is None:
+            labels = int(self.start) + self.step * np.arange(first, first + count)
+            return pd.Index(labels)
+        stamps = pd.DatetimeIndex(self._stamps(first, count))
+        if self.zone is None:
+            return stamps
+        if self.frequency.is_clock:
+            return stamps.tz_localize("UTC").tz_convert(self.zone)
+        return stamps.tz_localize(self.zone, ambiguous=True, nonexistent="shift_forward")
+
+    def features(self, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Calendar features `(step, 6)` by the clock on the user's wall; zeros without dates."""
+        if self.frequency is None:
+            return np.zeros((count, 6), dtype=np.float32)
+        stamps = self._stamps(first, count)
+        if self.zone is not None and self.frequency.is_clock:
+            local = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(self.zone)
+            stamps = local.tz_localize(None).to_numpy().astype("datetime64[ns]")
+        return calendar_features(stamps, self.frequency)
+
+    def _stamps(self, first: int, count: int) -> npt.NDArray[np.datetime64]:
+        assert self.frequency is not None
+        assert isinstance(self.start, np.datetime64)
+        return stamps_from(self.start, self.frequency, first, count)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series on regular time axes. NaN is missing; every series has at least one value."""
+
+    ids: Sequence[Any]
+    values: Sequence[npt.NDArray[np.float64]]
+    axes: Sequence[TimeAxis]
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_panel(
+    data: Table,
+    *,
+    id_column: str | None = None,
+    time_column: str | None = None,
+    target_column: str | None = None,
+    frequency: str | None = None,
+) -> Panel:
+    """Check a table and lay each of its series on a regular time axis.
+
+    Long frames (`unique_id, ds, y`; `item_id, timestamp, target`; any names by argument), wide
+    frames (a column for each series), Series, arrays, lists, and the paths of CSV and parquet
+    files are understood. Rows may be in any order; steps without a row become missing.
+
+    Raises:
+        DataError: names the file, column, series or row that cannot be used, and how to mend it.
+    """
+    frame = _as_frame(data)
+    if frame.empty:
+        raise DataError("the data are empty: no rows or no columns to forecast")
+    frame = _index_to_columns(frame)
+    _check_names(frame, {"id": id_column, "time": time_column, "target": target_column})
+    time = time_column or _find_time(frame)
+    identifier = id_column or _find(frame, ID_NAMES, exclude=(time, target_column))
+    targets = [target_column] if target_column else _find_targets(frame, identifier, time)
+    long, columns = _to_long(frame, identifier, time, targets)
+    return _regular(long, columns, parse_frequency(frequency) if frequency else None)
+
+
+# --- What the user brought, as one frame ---------------------------------------------------------
+
+
+def _as_frame(data: Table) -> pd.DataFrame:
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, pd.Series):
+        return data.to_frame(data.name if data.name is not None else "y")
+    if isinstance(data, (str, os.PathLike)):
+        return _read_file(Path(data))
+    if isinstance(data, np.ndarray) or (isinstance(data, Sequence) and not isinstance(data, bytes)):
+        return _from_arrays(data)
+    raise DataError(
+        f"cannot forecast from {type(data).__name__}; give a DataFrame, a Series, an array, a list, "
+        "or the path of a CSV or parquet file"
+    )
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    readers: dict[str, Callable[..., pd.DataFrame]] = {
+        ".csv": pd.read_csv,
+        ".txt": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".pq": pd.read_parquet,
+    }
+    suffixes = [
+        suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zip", ".zst")
+    ]
+    reader = readers.get(suffixes[-1] if suffixes else "")
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file")
+    if reader is None:
+        raise DataError(f"{path}: must be a .csv or a .parquet file")
+    try:
+        return reader(path)
+    except Exception as error:
+        # Parsers raise many types on damaged files; to the user they mean one thing.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({reason})") from error
+
+
+def _from_arrays(data: Any) -> pd.DataFrame:
+    """One series, or several (rows of an array, members of a list), at steps 0, 1, 2, ..."""
+    if isinstance(data, np.ndarray) and data.ndim not in (1, 2):
+        raise DataError(f"an array must have one dimension, or two (series, time); got {data.ndim}")
+    nested = any(np.ndim(member) == 1 for member in data)
+    if nested and not all(np.ndim(member) == 1 for member in data):
+        raise DataError("a list must hold numbers only, or series only")
+    if not nested:
+        return pd.DataFrame({"y": pd.Series(list(data), dtype=_dtype_of(data))})
+    members = [
+        pd.DataFrame({"unique_id": number, "ds": np.arange(len(member)), "y": np.asarray(member)})
+        for number, member in enumerate(data)
+        if len(member) or _refuse_empty(number)
+    ]
+    return pd.concat(members, ignore_index=True)
+
+
+def _dtype_of(data: Any) -> Any:
+    return data.dtype if isinstance(data, np.ndarray) else None
+
+
+def _refuse_empty(number: int) -> bool:
+    raise DataError(f"series {number} is empty; leave it out or give it a value")
+
+
+def _index_to_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Times, and ids, that stand in the index become columns."""
+    index = frame.index
+    if isinstance(index, pd.MultiIndex):
+        defaults = ("unique_id", "ds")
+        names = [name or spare for name, spare in zip(index.names, defaults, strict=False)]
+        return frame.reset_index(names=names)
+    dated = isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex))
+    if dated or (index.name in TIME_NAMES and index.name not in frame):
+        return frame.reset_index(names=str(index.name or "ds"))
+    return frame.reset_index(drop=True)
+
+
+# --- Which column is what ------------------------------------------------------------------------
+
+
+def _check_names(frame: pd.DataFrame, given: dict[str, str | None]) -> None:
+    for role, name in given.items():
+        if name is not None and name not in frame.columns:
+            there = ", ".join(map(str, frame.columns))
+            raise DataError(f"there is no column {name!r} for the {role}; the data have: {there}")
+
+
+def _find(
+    frame: pd.DataFrame, names: Sequence[str], exclude: Iterable[str | None] = ()
+) -> str | None:
+    """The column with the first of `names`, in whatever case."""
+    lower = {str(column).lower(): column for column in reversed(list(frame.columns))}
+    return next((lower[n] for n in names if n in lower and lower[n] not in exclude), None)
+
+
+def _find_time(frame: pd.DataFrame) -> str | None:
+    named = _find(frame, TIME_NAMES)
+    if named is not None:
+        return named
+    for column in frame.columns:
+        if pd.api.types.is_datetime64_any_dtype(frame[column]) or isinstance(
+            frame[column].dtype, pd.PeriodDtype
+        ):
+            return str(column)
+    for column in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[column]) and _looks_like_dates(frame[column]):
+            return str(column)
+    return None
+
+
+def _looks_like_dates(column: pd.Series[Any]) -> bool:
+    sample = column.dropna().head(5)
+    if sample.empty or not all(any(sign.isdigit() for sign in str(value)) for value in sample):
+        return False
+    parsed = pd.to_datetime(sample.astype(str), errors="coerce", format="mixed", utc=True)
+    return bool(parsed.notna().all())
+
+
+def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None) -> list[str]:
+    """The target column; or, in a wide frame, the column of every series."""
+    named = _find(frame, TARGET_NAMES, exclude=(identifier, time))
+    if named is not None:
+        return [named]
+    others = [column for column in frame.columns if column not in (identifier, time)]
+    numeric = [column for column in others if pd.api.types.is_numeric_dtype(frame[column])]
+    if len(numeric) == 1 or (numeric and identifier is None and len(numeric) == len(others)):
+        return numeric
+    found = ", ".join(map(str, others)) or "no other column"
+    raise DataError(
+        f"cannot tell which column holds the values to forecast ({found}); name it with target_column"
+    )
+
+
+def _to_long(
+    frame: pd.DataFrame, identifier: str | None, time: str | None, targets: Sequence[str]
+) -> tuple[pd.DataFrame, Columns]:
+    """Columns `id`, `time`, `target`, `row`, and the names to answer with."""
+    rows = np.arange(len(frame))
+    times = frame[time] if time is not None else pd.Series(rows)
+    parts = []
+    for target in targets:
+        ids = (
+            frame[identifier]
+            if identifier is not None
+            else pd.Series([target] * len(frame), dtype=object)
+        )
+        parts.append(
+            pd.DataFrame(
+                {
+                    "id": ids.to_numpy(),
+                    "time": times.array,
+                    "target": _numbers(frame[target], target),
+                    "row": rows,
+                }
+            )
+        )
+    wide = len(targets) > 1
+    columns = Columns(
+        id=identifier or ("unique_id" if wide else None),
+        time=time or "ds",
+        target="y" if wide else str(targets[0]),
+    )
+    if identifier is not None and frame[identifier].isna().any():
+        row = int(frame[identifier].isna().to_numpy().argmax())
+        raise DataError(
+            f"column {identifier!r}: row {row} has no series name; fill it or drop the row"
+        )
+    return pd.concat(parts, ignore_index=True), columns
+
+
+def _numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
+    """Values as float64, NaN where missing."""
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_complex_dtype(column):
+        raise DataError(
+            f"column {name!r} holds {column.dtype}, not numbers; name another target_column"
+        )
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    unread = np.isnan(numbers) & column.notna().to_numpy()
+    if unread.any():
+        row = int(unread.argmax())
+        raise DataError(
+            f"column {name!r}: row {row} holds {column.iloc[row]!r}, which is not a number; correct it, "
+            "leave it empty if the value is missing, or name another target_column"
+        )
+    return numbers
+
+
+# --- Series on regular axes ----------------------------------------------------------------------
+
+
+def _regular(long: pd.DataFrame, columns: Columns, given: Frequency | None) -> Panel:
+    steps, zone = _times(long["time"], columns.time, given)
+    codes, ids = pd.factorize(long["id"])
+    order = np.lexsort((steps, codes))
+    codes, steps = codes[order], steps[order]
+    rows = long["row"].to_numpy()[order]
+    target = long["target"].to_numpy()[order]
+    _refuse_infinite(target, rows, ids, codes, columns)
+    bounds = np.searchsorted(codes, np.arange(len(ids) + 1))
+    _refuse_duplicates(steps, codes, ids, bounds, columns, zone)
+
+    if steps.dtype.kind == "M":
+        frequency = given or _common_frequency(steps, ids, bounds)
+        numbers = _on_grid(steps, codes, ids, bounds, frequency)
+        size = 1
+    else:
+        if given is not None:
+            raise DataError(
+                f"column {columns.time!r} counts steps in whole numbers, so a frequency ({given.name!r}) "
+                "has no meaning; give dates, or leave the frequency out"
+            )
+        frequency, size = None, _common_step(steps, bounds)
+        numbers = (steps - np.repeat(steps[bounds[:-1]], np.diff(bounds))) // size
+
+    values, axes = [], []
+    for number, identifier in enumerate(ids):
+        part = slice(bounds[number], bounds[number + 1])
+        values.append(_fill_gaps(numbers[part], target[part], identifier))
+        start = steps[bounds[number]]
+        axes.append(TimeAxis(start if frequency else int(start), frequency, size, zone))
+    return Panel(list(ids), values, axes, columns)
+
+
+def _times(
+    column: pd.Series[Any], name: str, given: Frequency | None
+) -> tuple[npt.NDArray[Any], Any]:
+    """Times as `datetime64[ns]` or int64, and their zone."""
+    if column.isna().any():
+        row = int(column.isna().to_numpy().argmax())
+        raise DataError(f"column {name!r}: row {row} has no time; fill it or drop the row")
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return _whole_numbers(column, name), None
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = column.dt.to_timestamp()
+    stamps = _parse_dates(column, name)
+    zone = stamps.dt.tz
+    if zone is None:
+        return _nanoseconds(stamps, name), None
+    local = np.unique(_nanoseconds(stamps.dt.tz_localize(None), name))
+    frequency = given or infer_frequency(local)
+    if frequency is not None and not frequency.is_clock:
+        return _nanoseconds(stamps.dt.tz_localize(None), name), zone
+    return _nanoseconds(stamps.dt.tz_convert("UTC").dt.tz_localize(None), name), zone
+
+
+def _whole_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.int64]:
+    numbers = column.to_numpy(dtype=np.float64)
+    odd = ~np.isfinite(numbers) | (numbers != np.floor(numbers)) | (np.abs(numbers) > 2**53)
+    if odd.any():
+        row = int(odd.argmax())
+        raise DataError(
+            f"column {name!r}: row {row} holds {numbers[row]!r}; time steps must be dates or whole numbers"
+        )
+    return numbers.astype(np.int64)
+
+
+def _parse_dates(column: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Dates in one spelling throughout: ISO, else month first, else day first."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column
+    texts = column.astype(str)
+    # Offsets that differ (a clock change) need one zone to be told in.
+    utc = bool(texts.str.contains(r"\d(?:Z|[+-]\d\d:?\d\d)$", regex=True).all())
+    parsed = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=utc)
+    if parsed.isna().all():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a spelling had to be guessed
+            parsed = pd.to_datetime(texts, errors="coerce", utc=utc)
+            if parsed.isna().any():
+                parsed = pd.to_datetime(texts, errors="coerce", dayfirst=True, utc=utc)
+    if parsed.isna().any():
+        row = int(parsed.isna().to_numpy().argmax())
+        raise DataError(
+            f"column {name!r}: row {row} holds {column.iloc[row]!r}, which is not a date in the spelling "
+            "of the others; write dates as 2024-01-31 or 2024-01-31 14:00, or name another time_column"
+        )
+    return parsed
+
+
+def _nanoseconds(stamps: pd.Series[Any], name: str) -> npt.NDArray[np.datetime64]:
+    try:
+        return pd.DatetimeIndex(stamps).as_unit("ns").to_numpy()
+    except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
+        raise DataError(
+            f"column {name!r}: dates must lie in the years 1678 to 2261; use whole numbers as time steps"
+        ) from error
+
+
+def _refuse_infinite(
+    target: npt.NDArray[np.float64], rows: npt.NDArray[Any], ids: Any, codes: Any, columns: Columns
+) -> None:
+    infinite = np.isinf(target)
+    if infinite.any():
+        place = int(infinite.argmax())
+        raise DataError(
+            f"column {columns.target!r}: row {rows[place]} (series {ids[codes[place]]!r}) is infinite; "
+            "correct it, or leave it empty if the value is missing"
+        )
+
+
+def _refuse_duplicates(
+    steps: npt.NDArray[Any], codes: Any, ids: Any, bounds: Any, columns: Columns, zone: Any
+) -> None:
+    again = (steps[1:] == steps[:-1]) & (codes[1:] == codes[:-1])
+    if again.any():
+        place = int(again.argmax())
+        clock = "; times that a clock change repeats need a zone (+01:00)" if zone is None else ""
+        raise DataError(
+            f"series {ids[codes[place]]!r} has two rows at {columns.time} = {_show(steps[place])}; keep one, "
+            f"or name the id_column that tells the series apart{clock if steps.dtype.kind == 'M' else ''}"
+        )
+
+
+def _show(step: Any) -> str:
+    return str(pd.Timestamp(step)) if isinstance(step, np.datetime64) else str(step)
+
+
+def _common_frequency(
+    steps: npt.NDArray[np.datetime64], ids: Any, bounds: npt.NDArray[np.int64]
+) -> Frequency:
+    """The frequency of the longest series; business days give way to days if any series has both."""
+    longest = int(np.diff(bounds).argmax())
+    frequency = infer_frequency(steps[bounds[longest] : bounds[longest + 1]])
+    if frequency is None:
+        single = np.diff(bounds).max() < 2
+        reason = "has a single row" if single else "has steps of differing length"
+        raise DataError(
+            f"no frequency to be found: series {ids[longest]!r} {reason}; name it with frequency "
+            "('h', 'D', 'W-SUN', 'MS', ...), or bring the data to regular steps"
+        )
+    if frequency.unit == "B" and not np.is_busday(steps.astype("datetime64[D]")).all():
+        return Frequency(1, "D")
+    return frequency
+
+
+def _on_grid(
+    steps: npt.NDArray[np.datetime64], codes: Any, ids: Any, bounds: Any, frequency: Frequency
+) -> npt.NDArray[np.int64]:
+    starts = np.repeat(steps[bounds[:-1]], np.diff(bounds))
+    numbers, falls = step_numbers(steps, starts, frequency)
+    falls[1:] &= (numbers[1:] > numbers[:-1]) | (codes[1:] != codes[:-1])
+    if not falls.all():
+        place = int((~falls).argmax())
+        raise DataError(
+            f"series {ids[codes[place]]!r}: {_show(steps[place])} does not fall on the frequency "
+            f"{frequency.name!r} that starts at {_show(starts[place])}; name the right frequency, or "
+            "bring the data to regular steps"
+        )
+    return numbers
+
+
+def _common_step(steps: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) -> int:
+    """Greatest step that all whole-number times share."""
+    within = np.ones(len(steps), dtype=bool)
+    within[bounds[:-1]] = False
+    return max(1, int(np.gcd.reduce(np.diff(steps, prepend=0)[within], initial=0)))
+
+
+def _fill_gaps(
+    numbers: npt.NDArray[np.int64], target: npt.NDArray[np.float64], identifier: Any
+) -> npt.NDArray[np.float64]:
+    if np.isnan(target).all():
+        raise DataError(f"series {identifier!r} has no values, only missing ones; leave it out")
+    length = int(numbers[-1]) + 1
+    if length > max(FREE_STEPS, LARGEST_GAP_SHARE * len(target)):
+        raise DataError(
+            f"series {identifier!r} has {len(target)} rows but spans {length} steps; check its times, or "
+            "name a longer frequency"
+        )
+    values = np.full(length, np.nan)
+    values[numbers] = target
+    return values

@@ -1,0 +1,189 @@
+"""What everything that forecasts returns, what it promises, and the errors users meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Floats = npt.NDArray[np.float64]
+
+DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def history_shown(horizon: int) -> int:
+    """Past steps that a picture of `horizon` future ones shows."""
+    return max(3 * horizon, 48)
+
+
+class DataError(ValueError):
+    """The user's data or a request cannot be used; the message says where and how to mend it."""
+
+
+class CheckpointError(ValueError):
+    """A file is not a network that can be loaded; the message names it."""
+
+
+class Forecaster(Protocol):
+    """Anything that forecasts."""
+
+    def forecast(self, data: Any, horizon: int) -> Forecast:
+        """Sample paths of the `horizon` steps after each series of `data` ends."""
+        ...
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Sample paths of several series; quantiles, intervals, frames and pictures follow from them."""
+
+    samples: Floats
+    """Shape `(series, sample, horizon)`, in the units of the data. Paths are joint: sums, maxima and
+    other functionals of a path may be read off each sample."""
+    ids: Sequence[Any]
+    """Name of each series."""
+    index: Sequence[pd.Index[Any]]
+    """Time of each step, one index of length `horizon` for each series."""
+    history: Sequence[pd.Series[Any]] = field(default=(), repr=False)
+    """What each series was forecast from, for pictures."""
+    model: str = "forecast"
+    """Name of the forecaster; interval columns begin with it."""
+    id_column: str | None = "unique_id"
+    """Column of series names in frames; None leaves it out (a single series)."""
+    time_column: str = "ds"
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 3:
+            raise ValueError("samples must have the shape (series, sample, horizon)")
+        if not len(self.samples) == len(self.ids) == len(self.index):
+            raise ValueError("samples, ids and index must describe as many series")
+
+    @property
+    def horizon(self) -> int:
+        return int(self.samples.shape[2])
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.samples.shape[1])
+
+    @property
+    def mean(self) -> Floats:
+        """Shape `(series, horizon)`."""
+        return self.samples.mean(axis=1)
+
+    @property
+    def median(self) -> Floats:
+        """Shape `(series, horizon)`."""
+        return self.quantile(0.5)
+
+    def quantile(self, q: float | Sequence[float]) -> Floats:
+        """Quantiles at level `q` in [0, 1]: `(series, horizon)`, or `(series, horizon, level)`."""
+        levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
+            raise ValueError(f"quantiles must lie in 0 to 1; got {q}")
+        values = np.moveaxis(np.quantile(self.samples, levels, axis=1), 0, -1)
+        return values[..., 0] if np.ndim(q) == 0 else values
+
+    def interval(self, level: float) -> tuple[Floats, Floats]:
+        """Central interval that holds `level` per cent (0 to 100): lower and upper ends."""
+        if not 0 < level < 100:
+            raise ValueError(f"an interval's level is in per cent, between 0 and 100; got {level}")
+        tail = (1 - level / 100) / 2
+        return self.quantile(tail), self.quantile(1 - tail)
+
+    def to_frame(
+        self,
+        quantiles: Sequence[float] | None = None,
+        levels: Sequence[float] | None = None,
+    ) -> pd.DataFrame:
+        """A row for each series and step: id, time, `mean`, then what is asked for.
+
+        `quantiles=[0.1, 0.9]` adds columns "0.1" and "0.9"; `levels=[80]` adds "MODEL-lo-80" and
+        "MODEL-hi-80" with the model's name. Asked for nothing, 0.1, 0.5 and 0.9.
+        """
+        import pandas as pd
+
+        if quantiles is None and levels is None:
+            quantiles = DEFAULT_QUANTILES
+        columns: dict[str, Any] = {}
+        if self.id_column is not None:
+            positions = np.repeat(np.arange(len(self.ids)), self.horizon)
+            columns[self.id_column] = pd.Index(self.ids).take(positions)
+        first, *others = self.index
+        columns[self.time_column] = first.append(others) if others else first
+        columns["mean"] = self.mean.ravel()
+        for q in quantiles or ():
+            columns[f"{q:g}"] = self.quantile(q).ravel()
+        for level in levels or ():
+            low, high = self.interval(level)
+            columns[f"{self.model}-lo-{level:g}"] = low.ravel()
+            columns[f"{self.model}-hi-{level:g}"] = high.ravel()
+        return pd.DataFrame(columns)
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        actuals: pd.DataFrame | None = None,
+        max_series: int = 9,
+    ) -> Any:
+        """Draw a fan chart of each series, with its history; save it where `path` says.
+
+        `actuals` is a frame with this forecast's id, time and one value column, drawn over it.
+        Returns the matplotlib figure.
+        """
+        from matplotlib.figure import Figure
+
+        shown = min(len(self.ids), max_series)
+        num_columns = 1 if shown == 1 else 2 if shown <= 4 else 3
+        num_rows = -(-shown // num_columns)
+        size = (9.0, 4.0) if shown == 1 else (5.0 * num_columns, 3.0 * num_rows)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = np.atleast_1d(np.asarray(figure.subplots(num_rows, num_columns))).ravel()
+        for number in range(shown):
+            self._draw(axes[number], number, actuals)
+        for spare in axes[shown:]:
+            spare.set_visible(False)
+        axes[0].legend(loc="upper left", fontsize="small", frameon=False)
+        if path is not None:
+            figure.savefig(Path(path), dpi=120)
+        return figure
+
+    def _draw(self, axes: Axes, number: int, actuals: pd.DataFrame | None) -> None:
+        times = self.index[number]
+        if self.history:
+            past = self.history[number]
+            axes.plot(past.index, past.to_numpy(), color="#333333", linewidth=1.0, label="history")
+        for level, shade in ((95, 0.18), (80, 0.28), (50, 0.4)):
+            low, high = (end[number] for end in self.interval(level))
+            axes.fill_between(
+                times, low, high, color="#3b6fb6", alpha=shade, linewidth=0, label=f"{level} %"
+            )
+        axes.plot(times, self.median[number], color="#1d3f73", linewidth=1.6, label="median")
+        if actuals is not None:
+            seen = self._actuals_of(actuals, number)
+            axes.plot(times, seen, color="#c2452d", linewidth=1.2, label="actual")
+        if len(self.ids) > 1 or self.id_column is not None:
+            axes.set_title(str(self.ids[number]), fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="x", labelrotation=30, labelsize="small")
+
+    def _actuals_of(self, actuals: pd.DataFrame, number: int) -> Floats:
+        roles = [self.time_column] if self.id_column is None else [self.id_column, self.time_column]
+        missing = [role for role in roles if role not in actuals.columns]
+        others = [column for column in actuals.columns if column not in roles]
+        if missing or len(others) != 1:
+            raise DataError(f"actuals need the columns {', '.join(roles)} and one of values")
+        if self.id_column is not None:
+            actuals = actuals[actuals[self.id_column] == self.ids[number]]
+        return (
+            actuals.set_index(self.time_column)[others[0]]
+            .reindex(self.index[number])
+            .to_numpy(dtype=np.float64)
+        )

@@ -1,0 +1,226 @@
+"""The facade: load a forecaster, forecast, save."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from llamacast.data.frame import Panel, Table, read_panel
+from llamacast.data.windows import last_windows
+from llamacast.forecast import CheckpointError, DataError, Forecast, history_shown
+from llamacast.model import checkpoint
+from llamacast.model.lag_llama import LagLlama
+from llamacast.sampling.engine import Clamp, Part, plan, sample_paths
+from llamacast.sampling.streams import uniforms
+from llamacast.sampling.threads import considerate_threads
+
+PACKAGED = ("lag-llama",)
+DEFAULT_MEMORY_BYTES = 512 * 2**20
+LONGEST_HORIZON = 100_000
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LagLlamaForecaster:
+    """Lag-Llama with its weights, ready to forecast tables."""
+
+    def __init__(
+        self,
+        model: LagLlama,
+        name: str = "lag-llama",
+        device: str = "auto",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {dtype!r}")
+        self.name = name
+        self.model = model.to(_device(device)).eval()
+        # The head and the values stay in float32: only the transformer gains from less.
+        self.model.transformer.to(_DTYPES[dtype])
+
+    def forecast(
+        self,
+        data: Table,
+        horizon: int,
+        *,
+        num_samples: int = 100,
+        seed: int = 0,
+        context_length: int | None = None,
+        nonnegative: bool = False,
+        integer: bool = False,
+        id_column: str | None = None,
+        time_column: str | None = None,
+        target_column: str | None = None,
+        frequency: str | None = None,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        progress: bool | None = None,
+    ) -> Forecast:
+        """Draw joint sample paths of the `horizon` steps after each series ends.
+
+        Args:
+            data: a long or wide frame, a Series, an array, a list, or the path of a CSV or parquet
+                file (see `read_panel`); the columns' names are found or given.
+            horizon: steps to forecast.
+            num_samples: paths for each series.
+            seed: same seed and same series name, same paths, whatever else is in the data.
+            context_length: tokens to attend to; None takes the model's own.
+            nonnegative: no value of a path falls below 0.
+            integer: every value of a path is a whole number.
+            frequency: pandas name of the step; None infers it.
+            memory_bytes: requests that need more than this at a time are drawn in parts.
+            progress: show a bar; None shows it in a terminal when there are several parts.
+
+        Raises:
+            DataError: says what is wrong with the data or the request, where, and how to mend it.
+        """
+        _check_whole("horizon", horizon, LONGEST_HORIZON)
+        _check_whole("num_samples", num_samples, 1_000_000)
+        context_length = (
+            context_length if context_length is not None else self.model.config.context_length
+        )
+        _check_whole("context_length", context_length, 65536)
+        panel = read_panel(
+            data,
+            id_column=id_column,
+            time_column=time_column,
+            target_column=target_column,
+            frequency=frequency,
+        )
+        samples = np.empty((len(panel), num_samples, horizon))
+        parts = plan(self.model, len(panel), num_samples, context_length, horizon, memory_bytes)
+        clamp = _clamp(nonnegative, integer)
+        with considerate_threads():
+            for part in _shown(parts, progress):
+                drawn = self._draw(panel, part, context_length, num_samples, horizon, seed, clamp)
+                samples[part.series, part.samples] = drawn.numpy()
+        return _answer(panel, samples, self.name)
+
+    def _draw(
+        self,
+        panel: Panel,
+        part: Part,
+        context_length: int,
+        num_samples: int,
+        horizon: int,
+        seed: int,
+        clamp: Clamp | None,
+    ) -> Tensor:
+        """Cut the last windows of some series and sample their futures."""
+        history_length = self.model.config.max_lag + context_length
+        windows = last_windows(panel, part.series, history_length, context_length, horizon)
+        names = [str(identifier) for identifier in panel.ids[part.series]]
+        return sample_paths(
+            self.model,
+            torch.from_numpy(windows.values),
+            torch.from_numpy(windows.observed),
+            torch.from_numpy(windows.calendar),
+            uniforms(names, seed, num_samples, horizon)[:, part.samples],
+            clamp,
+        )
+
+    def save(
+        self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32"
+    ) -> None:
+        """Write a folder that `load` reads: `model.safetensors` and `config.json`."""
+        checkpoint.save(self.model, Path(path), _DTYPES[dtype])
+
+
+def load(
+    model: str | os.PathLike[str] = "lag-llama",
+    *,
+    device: str = "auto",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> LagLlamaForecaster:
+    """Load a packaged forecaster by name ("lag-llama"), or one saved in a folder.
+
+    Args:
+        device: "auto" (the first of cuda, mps, cpu that is there) or a torch device.
+        dtype: "float32", or "bfloat16" for less memory and, on hardware made for it, more speed.
+
+    Raises:
+        CheckpointError: if there is no such model, or its files are damaged.
+    """
+    path = Path(model)
+    if str(model) in PACKAGED and not path.is_dir():
+        path = Path(str(files("llamacast") / "weights" / str(model)))
+    if path.suffix == ".ckpt":
+        raise CheckpointError(f"{path}: convert it first: llamacast convert {path} DIRECTORY")
+    if not path.is_dir():
+        names = ", ".join(PACKAGED)
+        raise CheckpointError(f"no model {str(model)!r}: neither packaged ({names}) nor a folder")
+    return LagLlamaForecaster(checkpoint.load(path), path.name, device, dtype)
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> LagLlamaForecaster:
+    """Turn an official `lag-llama.ckpt` into a folder that `load` reads; nothing in it is executed.
+
+    Raises:
+        CheckpointError: if the file is not such a checkpoint, or is damaged; nothing is written.
+    """
+    forecaster = LagLlamaForecaster(
+        checkpoint.import_official(Path(source)), Path(target).name, "cpu"
+    )
+    forecaster.save(target)
+    return forecaster
+
+
+def _answer(panel: Panel, samples: np.ndarray[Any, Any], name: str) -> Forecast:
+    horizon = samples.shape[2]
+    index, history = [], []
+    for values, axis in zip(panel.values, panel.axes, strict=True):
+        shown = min(len(values), history_shown(horizon))
+        index.append(axis.index(len(values), horizon))
+        history.append(pd.Series(values[-shown:], axis.index(len(values) - shown, shown)))
+    return Forecast(
+        samples=samples,
+        ids=panel.ids,
+        index=index,
+        history=history,
+        model=name,
+        id_column=panel.columns.id,
+        time_column=panel.columns.time,
+    )
+
+
+def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
+    if not (nonnegative or integer):
+        return None
+
+    def clamp(values: Tensor) -> Tensor:
+        values = values.round() if integer else values
+        return values.clamp(min=0.0) if nonnegative else values
+
+    return clamp
+
+
+def _shown(parts: Sequence[Part], progress: bool | None) -> Iterator[Part]:
+    if progress is None:
+        progress = len(parts) > 1 and sys.stderr.isatty()
+    yield from track(
+        parts, "Forecasting", console=Console(stderr=True), disable=not progress, transient=True
+    )
+
+
+def _check_whole(name: str, value: int, largest: int) -> None:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= largest:
+        raise DataError(f"{name} must be a whole number from 1 to {largest}; got {value!r}")
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,201 @@
+"""The command line: `llamacast forecast`, `convert`, `pretrain`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn, Optional
+
+import typer
+
+app = typer.Typer(
+    name="llamacast",
+    help="Forecast time series, and say how sure the forecast is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EXIT_BAD_INPUT = 2
+
+
+@app.command()
+def forecast(
+    data: Annotated[Path, typer.Argument(help="A CSV or parquet file, long or wide.")],
+    horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
+    model: Annotated[
+        str, typer.Option(help="A packaged model, or the folder of one.")
+    ] = "lag-llama",
+    quantiles: Annotated[
+        str, typer.Option(help="Quantiles to report, between 0 and 1, with commas.")
+    ] = "0.1,0.5,0.9",
+    levels: Annotated[
+        Optional[str], typer.Option(help="Central intervals to report, in per cent, with commas.")
+    ] = None,
+    output: Annotated[
+        Optional[Path], typer.Option(help="Write the forecast here (.csv or .parquet).")
+    ] = None,
+    plot: Annotated[
+        Optional[Path], typer.Option(help="Draw a fan chart here (.png, .svg, .pdf).")
+    ] = None,
+    id_column: Annotated[Optional[str], typer.Option(help="Column that names the series.")] = None,
+    time_column: Annotated[
+        Optional[str], typer.Option(help="Column of dates, or of whole numbers.")
+    ] = None,
+    target_column: Annotated[
+        Optional[str], typer.Option(help="Column of values to forecast.")
+    ] = None,
+    frequency: Annotated[
+        Optional[str],
+        typer.Option(help="Step of the data: h, D, W-SUN, MS, 15min, ... [default: inferred]"),
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Sample paths for each series.")] = 100,
+    context_length: Annotated[
+        Optional[int], typer.Option(help="Past steps to attend to. [default: the model's own]")
+    ] = None,
+    nonnegative: Annotated[
+        bool, typer.Option("--nonnegative", help="Nothing falls below 0.")
+    ] = False,
+    integer: Annotated[
+        bool, typer.Option("--integer", help="All values are whole numbers.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same forecast.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Forecast every series of a table; print the head, or write all of it to a file.
+
+    Columns are found by their usual names (unique_id, ds, y; item_id, timestamp, target; date,
+    value) or named by options. One series needs no id column, a wide table needs no target column.
+    """
+    with _errors_in_one_line():
+        asked = _numbers(quantiles, "--quantiles", 1.0)
+        intervals = _numbers(levels, "--levels", 100.0) if levels else None
+        _check_suffix(output, (".csv", ".parquet"), "--output")
+        _check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
+        from llamacast.forecaster import load
+
+        result = load(model, device=device).forecast(
+            data,
+            horizon,
+            num_samples=num_samples,
+            seed=seed,
+            context_length=context_length,
+            nonnegative=nonnegative,
+            integer=integer,
+            id_column=id_column,
+            time_column=time_column,
+            target_column=target_column,
+            frequency=frequency,
+        )
+        frame = result.to_frame(quantiles=asked, levels=intervals)
+        if output is None:
+            typer.echo(frame.head(10).to_string(index=False))
+            if len(frame) > 10:
+                typer.echo(f"... {len(frame)} rows; --output FILE writes them all")
+        elif output.suffix == ".csv":
+            frame.to_csv(output, index=False)
+        else:
+            frame.to_parquet(output, index=False)
+        if plot is not None:
+            result.plot(plot)
+        for written in filter(None, (output, plot)):
+            typer.echo(f"wrote {written}", err=True)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="An official lag-llama.ckpt.")],
+    directory: Annotated[Path, typer.Argument(help="Folder to write.")],
+) -> None:
+    """Turn an official Lag-Llama checkpoint into a folder that --model takes.
+
+    The file is a pickle; it is read as data and nothing in it is executed.
+    """
+    with _errors_in_one_line():
+        from llamacast.forecaster import convert as convert_checkpoint
+
+        convert_checkpoint(checkpoint, directory)
+        typer.echo(f"wrote {directory}", err=True)
+
+
+@app.command()
+def pretrain(
+    data: Annotated[Path, typer.Argument(help="A parquet file of series, or a folder of them.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run; an earlier run in it goes on.")],
+    minutes: Annotated[
+        Optional[float], typer.Option(help="Training time, over all sittings.")
+    ] = None,
+    steps: Annotated[
+        Optional[int], typer.Option(help="Training steps, in place of minutes.")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    tokens_per_batch: Annotated[int, typer.Option(help="Tokens in a step.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Same seed, same batches.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Annotated[
+        Optional[int], typer.Option(help="CPU threads. [default: all cores]")
+    ] = None,
+) -> None:
+    """Train Lag-Llama from nothing on your own series.
+
+    The folder receives model/ (for --model), log.csv, loss.png, and state.pt, from which a run that
+    was stopped goes on. Each row of the data is a series: item_id, start, freq, target (a list).
+    """
+    with _errors_in_one_line():
+        if (minutes is None) == (steps is None):
+            _refuse("give one of --minutes and --steps")
+        from llamacast.training.pretrain import run_pretraining
+
+        run_pretraining(
+            data,
+            output,
+            minutes=minutes,
+            steps=steps,
+            learning_rate=learning_rate,
+            tokens_per_batch=tokens_per_batch,
+            seed=seed,
+            device=device,
+            threads=threads,
+            report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in row.items() if v != "")),
+        )
+        typer.echo(f"wrote {output / 'model'}", err=True)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Bad input ends with one line and exit code 2; anything else is our fault and shows itself."""
+    try:
+        yield
+    except Exception as error:
+        from llamacast.forecast import CheckpointError, DataError
+
+        if not isinstance(error, (DataError, CheckpointError)):
+            raise
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was written", err=True)
+        sys.exit(130)
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def _numbers(text: str, option: str, largest: float) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        _refuse(f"{option} takes numbers with commas between; got {text!r}")
+    if not all(0 < number < largest for number in numbers):
+        _refuse(f"{option} must lie between 0 and {largest:g}; got {text!r}")
+    return numbers
+
+
+def _check_suffix(path: Path | None, allowed: tuple[str, ...], option: str) -> None:
+    if path is not None and path.suffix not in allowed:
+        _refuse(f"{option} must end in {', '.join(allowed)}; got {path}")
+    if path is not None and not path.parent.is_dir():
+        _refuse(f"{option}: there is no folder {path.parent}")

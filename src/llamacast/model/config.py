@@ -1,0 +1,171 @@
+"""What a Lag-Llama network is: one frozen dataclass, and presets as functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Scaling = Literal["robust", "mean", "std", "none"]
+Rotary = Literal["default", "linear", "dynamic", "absent"]
+HeadName = Literal["student_t", "normal", "negative_binomial", "quantile_network"]
+
+# Union over quarterly ... secondly data of GluonTS' lags for each frequency, less one, so that
+# lag 0 is the current value (arXiv 2310.08278, section 4.1). The same for every frequency.
+_LAG_RUNS = (
+    "0 7-8 10-14 19-24 26-30 34-36 46-48 50-52 55 57-61 70-72 83 94-96 102-104 117-121 142-144 "
+    "154-156 166-168 177-181 334-336 362-364 502-504 670-672 718-720 726-728 1090-1092"
+)
+
+
+def _expand_runs(runs: str) -> tuple[int, ...]:
+    bounds = [[int(bound) for bound in run.split("-")] for run in runs.split()]
+    return tuple(lag for run in bounds for lag in range(run[0], run[-1] + 1))
+
+
+LAGS = _expand_runs(_LAG_RUNS)
+NUM_CALENDAR_FEATURES = 6
+
+
+@dataclass(frozen=True)
+class LagLlamaConfig:
+    """Architecture and input conventions of a Lag-Llama network.
+
+    Raises:
+        ValueError: if a field has the wrong type or lies outside its range; the message names it.
+    """
+
+    num_layers: int = 8
+    """Transformer blocks."""
+    num_heads: int = 9
+    """Attention heads in each block."""
+    head_width: int = 16
+    """Width of one attention head (even: rotary positions turn pairs)."""
+    feedforward_width: int = 512
+    """Hidden width of SwiGLU."""
+    lags: tuple[int, ...] = LAGS
+    """Steps back that make a token, ascending, beginning with 0 (the current value)."""
+    context_length: int = 256
+    """Tokens the network attends to by default when it forecasts."""
+    head: HeadName = "student_t"
+    """Distribution of the next value."""
+    scaling: Scaling = "robust"
+    """How a window is brought to unit size (see `scaling.py`)."""
+    scale_floor: Literal["spread", "epsilon"] = "spread"
+    """Robust scale when the quartiles coincide: another spread of the values, or 1e-10."""
+    missing: Literal["carry", "zero"] = "carry"
+    """A missing input is the last value seen (the location before any), or a raw 0."""
+    statistics: Literal["relative", "absolute"] = "relative"
+    """Two features on the window: location in scales and share observed, which no change of unit
+    alters; or log1p(|location|) and log(scale)."""
+    anchor: Literal["lags", "location"] = "lags"
+    """Where a predicted location is counted from: a mean of the token's own lags, weighted by a
+    softmax over them (so that a season, or the current value, can be copied), or the window's
+    location."""
+    calendar: Literal["next", "current", "none"] = "next"
+    """Calendar features of the step being predicted, of the token's own step, or none."""
+    input_limit: float | None = 5.0
+    """Inputs beyond this many scales grow logarithmically; None leaves them alone."""
+    rotary: Rotary = "default"
+    """Rotary positions: plain, linearly interpolated, dynamic NTK, or none at all."""
+    rotary_factor: float = 1.0
+    """Stretch of linear and dynamic rotary positions, at least 1."""
+    max_context_length: int = 2048
+    """Sequence length beyond which dynamic rotary positions stretch."""
+    dropout: float = 0.0
+    """Probability of dropping an attention weight while training; never applied in inference."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("num_layers", "num_heads", "head_width", "feedforward_width"):
+            _require(getattr(self, name) >= 1, name, "must be at least 1")
+        _require(self.head_width % 2 == 0, "head_width", "must be even")
+        _require(1 <= self.context_length <= 65536, "context_length", "must be 1 to 65536")
+        _require(self.max_context_length >= 1, "max_context_length", "must be at least 1")
+        _require(self.lags[:1] == (0,), "lags", "must begin with 0, the current value")
+        _require(self.lags == tuple(sorted(set(self.lags))), "lags", "must ascend")
+        _require(self.lags[-1] <= 65536, "lags", "must be at most 65536")
+        _require(self.rotary_factor >= 1.0, "rotary_factor", "must be at least 1")
+        _require(0.0 <= self.dropout < 1.0, "dropout", "must be in [0, 1)")
+        _require(
+            self.input_limit is None or self.input_limit > 0, "input_limit", "must be positive"
+        )
+        counts = self.head == "negative_binomial"
+        _require(
+            not counts or self.scaling in ("mean", "none"),
+            "scaling",
+            "must be 'mean' or 'none' with the negative binomial head, which has no location",
+        )
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.num_heads * self.head_width
+
+    @property
+    def num_features(self) -> int:
+        """Width of a token: lags, two window statistics, calendar features."""
+        return len(self.lags) + 2 + self.num_calendar_features
+
+    @property
+    def num_calendar_features(self) -> int:
+        return 0 if self.calendar == "none" else NUM_CALENDAR_FEATURES
+
+    @property
+    def max_lag(self) -> int:
+        return self.lags[-1]
+
+
+def lag_llama() -> LagLlamaConfig:
+    """The packaged Lag-Llama: official size, inputs mended, anchored in its lags (2.46 M
+    parameters)."""
+    return LagLlamaConfig()
+
+
+def official_lag_llama() -> LagLlamaConfig:
+    """Exactly what the official implementation (commit 013ff0c) computes, faults included."""
+    return LagLlamaConfig(
+        context_length=32,
+        scale_floor="epsilon",
+        missing="zero",
+        statistics="absolute",
+        anchor="location",
+        calendar="current",
+        input_limit=None,
+    )
+
+
+def _require(condition: bool, field: str, rule: str) -> None:
+    if not condition:
+        raise ValueError(f"{field} {rule}")
+
+
+def _check_types(config: LagLlamaConfig) -> None:
+    """Refuse a value whose type is not the default's, or a word that is not among the choices."""
+    choices = {
+        "head": get_args(HeadName),
+        "scaling": get_args(Scaling),
+        "rotary": get_args(Rotary),
+        "scale_floor": ("spread", "epsilon"),
+        "missing": ("carry", "zero"),
+        "statistics": ("relative", "absolute"),
+        "anchor": ("lags", "location"),
+        "calendar": ("next", "current", "none"),
+    }
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in choices:
+            allowed = choices[field.name]
+            _require(
+                value in allowed, field.name, f"must be one of {', '.join(allowed)}; got {value!r}"
+            )
+        elif field.name == "lags":
+            whole = isinstance(value, tuple) and all(type(lag) is int for lag in value)
+            _require(whole and len(value) > 0, "lags", "must be a tuple of whole numbers")
+        elif field.name == "input_limit" and value is None:
+            continue
+        elif isinstance(field.default, float):
+            real = isinstance(value, (int, float)) and not isinstance(value, bool)
+            _require(real, field.name, f"must be a number; got {value!r}")
+        else:
+            _require(type(value) is int, field.name, f"must be a whole number; got {value!r}")

@@ -1,0 +1,147 @@
+"""Lag-Llama: scaled lags and the calendar in, the distribution of each next value out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from llamacast.model.config import LagLlamaConfig
+from llamacast.model.heads import Distribution, make_head
+from llamacast.model.scaling import location_and_scale
+from llamacast.model.tokens import (
+    fill_missing,
+    gather_lags,
+    make_tokens,
+    token_calendar,
+    window_statistics,
+)
+from llamacast.model.transformer import Attend, CausalAttention, Rotation, Transformer, rotation
+
+# Logit of the current value among a token's lags at first: most weight, but not all.
+INITIAL_WEIGHT_OF_CURRENT = 5.0
+
+
+@dataclass(frozen=True)
+class ScaledWindow:
+    """A history in scaled units and what turns it back: value = scaled * scale + location."""
+
+    scaled: Float[Tensor, "series history"]
+    location: Float[Tensor, "series 1"]
+    scale: Float[Tensor, "series 1"]
+    statistics: Float[Tensor, "series 2"]
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.scaled, self.location, self.scale, self.statistics
+
+
+class LagLlama(nn.Module):
+    """The network of arXiv 2310.08278, a function of tensors: it holds weights and no state."""
+
+    def __init__(self, config: LagLlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config)
+        self.anchor = nn.Linear(config.width, len(config.lags)) if config.anchor == "lags" else None
+        self.head = make_head(config)
+
+    def scale_window(
+        self,
+        values: Float[Tensor, "series history"],
+        observed: Bool[Tensor, "series history"],
+    ) -> ScaledWindow:
+        """Location, scale and statistics of a history, and the history in scaled units.
+
+        `values` may be float64 (kept until they are scaled) and anything where not observed.
+        """
+        location, scale = location_and_scale(values, observed, self.config)
+        filled = fill_missing(values, observed, location, self.config)
+        statistics = window_statistics(observed, location, scale, self.config)
+        scaled = ((filled - location) / scale).float()
+        return ScaledWindow(scaled, location, scale, statistics.float())
+
+    def forward(
+        self,
+        scaled: Float[Tensor, "series history"],
+        window: ScaledWindow,
+        calendar: Float[Tensor, "series step feature"],
+        sequence_length: int | None = None,
+    ) -> Distribution:
+        """Distribution, in scaled units, of the value after each of the last `context` steps.
+
+        `scaled` holds at least `max(lags) + context` steps; it may go on beyond the history that
+        `window` was scaled by. `calendar` describes the context's steps and the one after them.
+        `sequence_length` is what dynamic rotary positions stretch to, if not the context.
+        """
+        aligned = token_calendar(calendar, self.config)
+        context_length = aligned.shape[1]
+        lags = gather_lags(scaled, self.config.lags, context_length)
+        tokens = make_tokens(lags, window.statistics, aligned, self.config)
+        positions = torch.arange(context_length, device=scaled.device)
+        turn = rotation(positions, sequence_length or context_length, self.config)
+        causal = CausalAttention(self.config.dropout if self.training else 0.0)
+        hidden = self.hidden(tokens, turn, causal)
+        return self.distribution(hidden, lags, window.scale)
+
+    def hidden(
+        self, tokens: Float[Tensor, "... time feature"], turn: Rotation | None, attend: Attend
+    ) -> Float[Tensor, "... time width"]:
+        """Run the transformer in the precision of its weights; answer in that of the head."""
+        compute = self.transformer.embed.weight.dtype
+        turn = turn and (turn[0].to(compute), turn[1].to(compute))
+        return self.transformer(tokens.to(compute), turn, attend).to(tokens.dtype)
+
+    def distribution(
+        self,
+        hidden: Float[Tensor, "*batch width"],
+        lags: Float[Tensor, "*batch lag"],
+        scale: Float[Tensor, "series 1"],
+    ) -> Distribution:
+        """What `hidden` says, in scaled units, of the value after a token of these lags."""
+        if self.anchor is None:
+            anchor = torch.zeros_like(lags[..., 0])
+        else:
+            anchor = (self.anchor(hidden).softmax(dim=-1) * lags).sum(dim=-1)
+        return self.head(hidden, anchor, scale.to(hidden.dtype))
+
+    def loss(
+        self,
+        values: Float[Tensor, "series time"],
+        observed: Bool[Tensor, "series time"],
+        calendar: Float[Tensor, "series step feature"],
+        history_length: int,
+        noise: Float[Tensor, "series token"] | None = None,
+    ) -> tuple[Float[Tensor, "series token"], Bool[Tensor, "series token"]]:
+        """Loss at every token, in scaled units, and where it counts (the next value is observed).
+
+        The window is scaled by its first `history_length` steps, as in a forecast made there;
+        the steps after them are the horizon. `calendar` describes the window's last steps; there
+        is a token for each of them but the last, which is only predicted.
+        """
+        num_tokens = calendar.shape[1] - 1
+        window = self.scale_window(values[:, :history_length], observed[:, :history_length])
+        filled = fill_missing(values, observed, window.location, self.config)
+        scaled = ((filled - window.location) / window.scale).to(window.scaled.dtype)
+        distribution = self(scaled[:, :-1], window, calendar)
+        targets = scaled[:, -num_tokens:]
+        targets = targets if noise is None else targets + noise
+        return distribution.loss(targets), observed[:, -num_tokens:]
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights: deviation 1/sqrt(inputs), residual outputs shrunk by depth, head small."""
+        for name, weight in self.named_parameters():
+            if weight.dim() < 2:
+                weight.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            deviation = 1.0 / math.sqrt(weight.shape[1])
+            if name.endswith(("output.weight", "down.weight")):
+                deviation /= math.sqrt(2 * self.config.num_layers)
+            if name.startswith(("head", "anchor")):
+                deviation *= 0.1
+            weight.normal_(0.0, deviation, generator=generator)
+        if self.anchor is not None:
+            self.anchor.bias[0] = INITIAL_WEIGHT_OF_CURRENT

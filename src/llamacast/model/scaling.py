@@ -1,0 +1,82 @@
+"""Bring a window to unit size: location and scale from its observed values alone."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from llamacast.model.config import LagLlamaConfig
+
+OFFICIAL_SCALE_FLOOR = 1e-10
+# A spread below this share of the location is rounding, not movement.
+ROUNDING = 1e-9
+
+
+def location_and_scale(
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    config: LagLlamaConfig,
+) -> tuple[Float[Tensor, "series 1"], Float[Tensor, "series 1"]]:
+    """Location and scale (positive) of each row, by `config.scaling`.
+
+    Only observed values count, and no row depends on another. A row with nothing observed has
+    location 0 and scale 1.
+    """
+    known = torch.where(observed, values, torch.nan)
+    if config.scaling == "robust":
+        location, scale = _robust(known, config)
+    elif config.scaling == "mean":
+        location, scale = _mean(known)
+    elif config.scaling == "std":
+        location, scale = _std(known)
+    else:
+        location, scale = known.new_zeros(len(known), 1), known.new_ones(len(known), 1)
+    empty = ~observed.any(dim=1, keepdim=True)
+    return location.masked_fill(empty, 0.0), scale.masked_fill(empty, 1.0)
+
+
+def _robust(known: Tensor, config: LagLlamaConfig) -> tuple[Tensor, Tensor]:
+    """Lower median and interquartile range (linear interpolation)."""
+    location = known.nanmedian(dim=1, keepdim=True).values
+    # Quartiles of the centred values: exact also far from zero, and one sort for both.
+    ordered = (known - location).sort(dim=1).values  # NaN last
+    last = (~known.isnan()).sum(dim=1, keepdim=True).sub(1).clamp(min=0)
+    scale = _quantile_of_sorted(ordered, last, 0.75) - _quantile_of_sorted(ordered, last, 0.25)
+    if config.scale_floor == "epsilon":
+        return location, scale.clamp(min=OFFICIAL_SCALE_FLOOR)
+    # Quartiles coincide on intermittent series; the mean absolute deviation does not vanish
+    # before the series is constant, and is the smaller of the two where tails are light.
+    deviation = (known - location).abs().nanmean(dim=1, keepdim=True)
+    spread = torch.maximum(scale, deviation)
+    return location, torch.where(
+        spread > ROUNDING * location.abs(), spread, _unmoved(location, last + 1)
+    )
+
+
+def _quantile_of_sorted(ordered: Tensor, last: Tensor, level: float) -> Tensor:
+    position = last * level
+    low = position.floor().long()
+    below, above = ordered.gather(1, low), ordered.gather(1, torch.minimum(low + 1, last))
+    return below + (above - below) * (position - low)
+
+
+def _mean(known: Tensor) -> tuple[Tensor, Tensor]:
+    """Location 0 and the mean absolute value, as GluonTS' MeanScaler."""
+    scale = known.abs().nanmean(dim=1, keepdim=True)
+    return torch.zeros_like(scale), scale.clamp(min=OFFICIAL_SCALE_FLOOR)
+
+
+def _std(known: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation, with the 1e-5 that GluonTS' StdScaler adds."""
+    location = known.nanmean(dim=1, keepdim=True)
+    variance = (known - location).square().nanmean(dim=1, keepdim=True)
+    return location, (variance + 1e-5).sqrt()
+
+
+def _unmoved(location: Tensor, num_observed: Tensor) -> Tensor:
+    """Scale of a constant: a single point says nothing of its spread, a long constant says none.
+
+    Zero has no size to measure by, so a row of zeros keeps to zero at once.
+    """
+    return (location.abs() / num_observed.square()).clamp(min=torch.finfo(location.dtype).tiny)

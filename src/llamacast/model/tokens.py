@@ -1,0 +1,96 @@
+"""Make tokens: lags of the scaled series, two statistics of its window, the calendar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from llamacast.model.config import LagLlamaConfig
+
+# A location this many scales from zero is as far as a token says.
+LARGEST_RELATIVE_LOCATION = 1e4
+
+
+def fill_missing(
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    location: Float[Tensor, "series 1"],
+    config: LagLlamaConfig,
+) -> Float[Tensor, "series time"]:
+    """Give each missing value the number that the network sees in its place."""
+    if config.missing == "zero":
+        return values.masked_fill(~observed, 0.0)
+    steps = torch.arange(values.shape[1], device=values.device)
+    last_seen = torch.where(observed, steps, -1).cummax(dim=1).values
+    carried = values.gather(1, last_seen.clamp(min=0))
+    return torch.where(last_seen >= 0, carried, location)
+
+
+def limit(scaled: Float[Tensor, "..."], config: LagLlamaConfig) -> Float[Tensor, "..."]:
+    """Leave values up to `config.input_limit` alone; let larger ones grow as their logarithm."""
+    bound = config.input_limit
+    if bound is None:
+        return scaled
+    excess = (scaled.abs() - bound).clamp(min=0.0)
+    return scaled.clamp(-bound, bound) + scaled.sign() * excess.log1p()
+
+
+def gather_lags(
+    values: Float[Tensor, "series history"],
+    lags: Sequence[int],
+    context_length: int,
+) -> Float[Tensor, "series context lag"]:
+    """Look `lags` steps back from each of the last `context_length` steps.
+
+    The history must begin at least `max(lags)` steps before the context does.
+    """
+    history_length = values.shape[1]
+    assert history_length >= context_length + lags[-1], "history too short for the lags"
+    steps = torch.arange(history_length - context_length, history_length, device=values.device)
+    back = torch.tensor(lags, device=values.device)
+    return values[:, steps[:, None] - back]
+
+
+def window_statistics(
+    observed: Bool[Tensor, "series time"],
+    location: Float[Tensor, "series 1"],
+    scale: Float[Tensor, "series 1"],
+    config: LagLlamaConfig,
+) -> Float[Tensor, "series 2"]:
+    """Two features that every token of a window carries (see `LagLlamaConfig.statistics`)."""
+    if config.statistics == "absolute":
+        return torch.cat([location.abs().log1p(), scale.log()], dim=1)
+    largest = LARGEST_RELATIVE_LOCATION
+    relative_location = (location / scale).clamp(-largest, largest).asinh()
+    # The largest lag's span, whatever the context, so that a longer context changes nothing.
+    share_observed = observed[:, -(config.max_lag + 1) :].to(scale.dtype).mean(dim=1, keepdim=True)
+    return torch.cat([relative_location, share_observed], dim=1)
+
+
+def token_calendar(
+    calendar: Float[Tensor, "series step feature"], config: LagLlamaConfig
+) -> Float[Tensor, "series token calendar"]:
+    """Give each token its calendar features; one token fewer than steps (see `calendar`).
+
+    `calendar` describes the tokens' own steps and the one after the last of them.
+    """
+    if config.calendar == "none":
+        return calendar[:, 1:, :0]
+    return calendar[:, 1:] if config.calendar == "next" else calendar[:, :-1]
+
+
+def make_tokens(
+    lags: Float[Tensor, "series context lag"],
+    statistics: Float[Tensor, "series 2"],
+    calendar: Float[Tensor, "series context calendar"],
+    config: LagLlamaConfig,
+) -> Float[Tensor, "series context feature"]:
+    """Join what a token holds: lags ascending, the two statistics, the calendar.
+
+    The order is that of arXiv 2310.08278, section 4.1.
+    """
+    repeated = statistics[:, None].expand(-1, lags.shape[1], -1)
+    return torch.cat([limit(lags, config), repeated, calendar], dim=2)

@@ -1,0 +1,186 @@
+"""Many futures from one past: prefill a series once, replicate it, decode its samples by steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from llamacast.model.heads import Distribution
+from llamacast.model.lag_llama import LagLlama, ScaledWindow
+from llamacast.model.tokens import gather_lags, make_tokens, token_calendar
+from llamacast.model.transformer import rotation
+from llamacast.sampling.cache import (
+    PrefixCache,
+    SampleCache,
+    bytes_per_sample,
+    bytes_per_series,
+)
+
+# A series of zeros has the smallest of scales; its forecast is 0, not what rounding leaves.
+SMALLEST_VALUE = 1e-300
+
+Clamp = Callable[[Float[Tensor, "series sample"]], Float[Tensor, "series sample"]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples of some series that are drawn together."""
+
+    series: slice
+    samples: slice
+
+
+def plan_parts(
+    num_series: int, num_samples: int, series_bytes: int, sample_bytes: int, budget_bytes: int
+) -> Iterator[Part]:
+    """Split a request so that each part stays within the budget, by series first, then samples.
+
+    A single path is never split, whatever it needs.
+    """
+    whole = series_bytes + num_samples * sample_bytes
+    if whole <= budget_bytes:
+        together = budget_bytes // whole
+        for first in range(0, num_series, together):
+            yield Part(slice(first, min(first + together, num_series)), slice(0, num_samples))
+        return
+    fits = max(1, (budget_bytes - series_bytes) // sample_bytes)
+    for one in range(num_series):
+        for first in range(0, num_samples, fits):
+            yield Part(slice(one, one + 1), slice(first, min(first + fits, num_samples)))
+
+
+def plan(
+    model: LagLlama,
+    num_series: int,
+    num_samples: int,
+    context_length: int,
+    horizon: int,
+    budget_bytes: int,
+) -> list[Part]:
+    """Parts of a request for `model`."""
+    element_bytes = model.transformer.embed.weight.element_size()
+    return list(
+        plan_parts(
+            num_series,
+            num_samples,
+            bytes_per_series(model.config, context_length, element_bytes),
+            bytes_per_sample(model.config, horizon, element_bytes),
+            budget_bytes,
+        )
+    )
+
+
+@torch.inference_mode()
+def sample_paths(
+    model: LagLlama,
+    values: Float[Tensor, "series history"],
+    observed: Bool[Tensor, "series history"],
+    calendar: Float[Tensor, "series step feature"],
+    uniforms: Float[Tensor, "series sample horizon 2"],
+    clamp: Clamp | None = None,
+) -> Float[Tensor, "series sample horizon"]:
+    """Joint sample paths, in the units of `values` (float64, on the CPU, as what is returned).
+
+    The history is the largest lag and the context; `calendar` describes the context's steps and
+    the horizon's. The scale is frozen at the forecast origin, the window grows. Each number drawn
+    is fed back (after `clamp`, which keeps values in data units within what may be), so paths are
+    joint and spread out as the horizon goes on.
+    """
+    device = model.transformer.embed.weight.device
+    horizon = uniforms.shape[2]
+    context_length = calendar.shape[1] - horizon
+    history = model.scale_window(values, observed)
+    window = ScaledWindow(*(part.float().to(device) for part in history.parts()))
+    calendar, uniforms = calendar.to(device), uniforms.to(device)
+    settle = _settle(history, clamp)
+
+    prefix = PrefixCache()
+    distribution = prefill(model, window, calendar[:, : context_length + 1], horizon, prefix)
+    paths = replicate(window.scaled, uniforms.shape[1], horizon)
+    samples = SampleCache(prefix, uniforms.shape[1], horizon - 1) if horizon > 1 else None
+    start = window.scaled.shape[1]
+    for step in range(horizon):
+        if samples is not None and step > 0:
+            known = paths[:, :, : start + step]
+            around = calendar[:, context_length + step - 1 : context_length + step + 1]
+            position = context_length + step - 1
+            distribution = decode_step(
+                model, window, known, around, position, context_length + horizon - 1, samples
+            )
+        paths[:, :, start + step] = settle(distribution.sample(uniforms[:, :, step]))
+    drawn = paths[:, :, start:].cpu().double()
+    plain = drawn * history.scale.double()[:, None] + history.location.double()[:, None]
+    return plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
+
+
+def prefill(
+    model: LagLlama,
+    window: ScaledWindow,
+    calendar: Float[Tensor, "series step feature"],
+    horizon: int,
+    prefix: PrefixCache,
+) -> Distribution:
+    """Run each context once; the distribution of the first future value, `(series, 1)`."""
+    aligned = token_calendar(calendar, model.config)
+    context_length = aligned.shape[1]
+    lags = gather_lags(window.scaled, model.config.lags, context_length)
+    tokens = make_tokens(lags, window.statistics, aligned, model.config)
+    positions = torch.arange(context_length, device=tokens.device)
+    turn = rotation(positions, context_length + horizon - 1, model.config)
+    hidden = model.hidden(tokens, turn, prefix)
+    return model.distribution(hidden[:, -1:], lags[:, -1:], window.scale)
+
+
+def replicate(
+    scaled: Float[Tensor, "series history"], num_samples: int, horizon: int
+) -> Float[Tensor, "series sample time"]:
+    """Give each sample its own copy of the history, with room for the values to be drawn."""
+    paths = scaled.new_zeros(len(scaled), num_samples, scaled.shape[1] + horizon)
+    paths[:, :, : scaled.shape[1]] = scaled[:, None]
+    return paths
+
+
+def decode_step(
+    model: LagLlama,
+    window: ScaledWindow,
+    known: Float[Tensor, "series sample time"],
+    calendar: Float[Tensor, "series 2 feature"],
+    position: int,
+    sequence_length: int,
+    samples: SampleCache,
+) -> Distribution:
+    """Feed the last value of each path; the distribution of its next one, `(series, sample)`.
+
+    `calendar` describes the last known step and the one after it.
+    """
+    shape = known.shape[:2]
+    num_samples = shape[1]
+    aligned = token_calendar(calendar, model.config)
+    lags = gather_lags(known.flatten(0, 1), model.config.lags, context_length=1)
+    tokens = make_tokens(
+        lags,
+        window.statistics.repeat_interleave(num_samples, dim=0),
+        aligned.repeat_interleave(num_samples, dim=0),
+        model.config,
+    )
+    turn = rotation(torch.tensor([position], device=known.device), sequence_length, model.config)
+    samples.advance()
+    hidden = model.hidden(tokens.unflatten(0, shape), turn, samples)
+    return model.distribution(hidden.squeeze(2), lags.unflatten(0, shape).squeeze(2), window.scale)
+
+
+def _settle(history: ScaledWindow, clamp: Clamp | None) -> Clamp:
+    """`clamp`, as it acts on scaled values."""
+    if clamp is None:
+        return lambda scaled: scaled
+
+    def settle(scaled: Tensor) -> Tensor:
+        plain = scaled.cpu().double() * history.scale.double() + history.location.double()
+        settled = (clamp(plain) - history.location.double()) / history.scale.double()
+        return settled.to(scaled)
+
+    return settle
