@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class CheckpointError(ValueError):
     """A file is not a network that can be loaded; the message names it."""
 
 
+@runtime_checkable
 class Forecaster(Protocol):
     """Anything that forecasts."""
 

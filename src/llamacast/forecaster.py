@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from llamacast.data.frame import Panel, Table, read_panel
+from llamacast.data.frame import Table, read_panel
+from llamacast.data.panel import Panel
 from llamacast.data.windows import last_windows
 from llamacast.forecast import CheckpointError, DataError, Forecast, history_shown
-from llamacast.model import checkpoint
+from llamacast.model import checkpoint, official
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.engine import Clamp, Part, plan, sample_paths
 from llamacast.sampling.streams import uniforms
@@ -169,7 +170,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> L
         CheckpointError: if the file is not such a checkpoint, or is damaged; nothing is written.
     """
     forecaster = LagLlamaForecaster(
-        checkpoint.import_official(Path(source)), Path(target).name, "cpu"
+        official.import_official(Path(source)), Path(target).name, "cpu"
     )
     forecaster.save(target)
     return forecaster

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,14 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from llamacast.data.calendar import (
-    Frequency,
-    calendar_features,
-    infer_frequency,
-    parse_frequency,
-    stamps_from,
-    step_numbers,
-)
+from llamacast.data.calendar import Frequency, infer_frequency, parse_frequency
+from llamacast.data.panel import Columns, Panel, Rows, lay_out
 from llamacast.forecast import DataError
 
 Table: TypeAlias = (
@@ -31,71 +24,6 @@ Table: TypeAlias = (
 ID_NAMES = ("unique_id", "item_id", "series_id", "id")
 TIME_NAMES = ("ds", "timestamp", "datetime", "date", "time")
 TARGET_NAMES = ("y", "target", "value")
-
-LARGEST_GAP_SHARE = 100
-"""A series may be stretched by missing steps to this many times its rows, or to `FREE_STEPS`."""
-FREE_STEPS = 100_000
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns of a long frame; None for what the user's data do not have."""
-
-    id: str | None
-    time: str
-    target: str
-
-
-@dataclass(frozen=True)
-class TimeAxis:
-    """The regular steps of one series: time stamps, or whole numbers where `frequency` is None."""
-
-    start: np.datetime64 | int
-    frequency: Frequency | None
-    step: int = 1
-    """Distance between whole numbers."""
-    zone: Any = None
-    """Time zone in which stamps are shown; stamps shorter than a day pass evenly in UTC."""
-
-    def index(self, first: int, count: int) -> pd.Index[Any]:
-        """Labels of steps `first ... first + count - 1`, as the user writes them."""
-        if self.frequency is None:
-            labels = int(self.start) + self.step * np.arange(first, first + count)
-            return pd.Index(labels)
-        stamps = pd.DatetimeIndex(self._stamps(first, count))
-        if self.zone is None:
-            return stamps
-        if self.frequency.is_clock:
-            return stamps.tz_localize("UTC").tz_convert(self.zone)
-        return stamps.tz_localize(self.zone, ambiguous=True, nonexistent="shift_forward")
-
-    def features(self, first: int, count: int) -> npt.NDArray[np.float32]:
-        """Calendar features `(step, 6)` by the clock on the user's wall; zeros without dates."""
-        if self.frequency is None:
-            return np.zeros((count, 6), dtype=np.float32)
-        stamps = self._stamps(first, count)
-        if self.zone is not None and self.frequency.is_clock:
-            local = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(self.zone)
-            stamps = local.tz_localize(None).to_numpy().astype("datetime64[ns]")
-        return calendar_features(stamps, self.frequency)
-
-    def _stamps(self, first: int, count: int) -> npt.NDArray[np.datetime64]:
-        assert self.frequency is not None
-        assert isinstance(self.start, np.datetime64)
-        return stamps_from(self.start, self.frequency, first, count)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Series on regular time axes. NaN is missing; every series has at least one value."""
-
-    ids: Sequence[Any]
-    values: Sequence[npt.NDArray[np.float64]]
-    axes: Sequence[TimeAxis]
-    columns: Columns
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def read_panel(
@@ -119,12 +47,21 @@ def read_panel(
     if frame.empty:
         raise DataError("the data are empty: no rows or no columns to forecast")
     frame = _index_to_columns(frame)
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"there are two columns {twice!r}; rename or drop one")
     _check_names(frame, {"id": id_column, "time": time_column, "target": target_column})
+    given = parse_frequency(frequency) if frequency else None
     time = time_column or _find_time(frame)
     identifier = id_column or _find(frame, ID_NAMES, exclude=(time, target_column))
     targets = [target_column] if target_column else _find_targets(frame, identifier, time)
-    long, columns = _to_long(frame, identifier, time, targets)
-    return _regular(long, columns, parse_frequency(frequency) if frequency else None)
+    wide = len(targets) > 1
+    columns = Columns(
+        id=identifier or ("unique_id" if wide else None),
+        time=time or "ds",
+        target="y" if wide else str(targets[0]),
+    )
+    return lay_out(_to_rows(frame, identifier, time, targets, given), columns, given)
 
 
 # --- What the user brought, as one frame ---------------------------------------------------------
@@ -176,21 +113,18 @@ def _from_arrays(data: Any) -> pd.DataFrame:
     if nested and not all(np.ndim(member) == 1 for member in data):
         raise DataError("a list must hold numbers only, or series only")
     if not nested:
-        return pd.DataFrame({"y": pd.Series(list(data), dtype=_dtype_of(data))})
-    members = [
-        pd.DataFrame({"unique_id": number, "ds": np.arange(len(member)), "y": np.asarray(member)})
-        for number, member in enumerate(data)
-        if len(member) or _refuse_empty(number)
-    ]
-    return pd.concat(members, ignore_index=True)
-
-
-def _dtype_of(data: Any) -> Any:
-    return data.dtype if isinstance(data, np.ndarray) else None
-
-
-def _refuse_empty(number: int) -> bool:
-    raise DataError(f"series {number} is empty; leave it out or give it a value")
+        dtype = data.dtype if isinstance(data, np.ndarray) else None
+        return pd.DataFrame({"y": pd.Series(list(data), dtype=dtype)})
+    for number, member in enumerate(data):
+        if len(member) == 0:
+            raise DataError(f"series {number} is empty; leave it out or give it a value")
+    return pd.concat(
+        [
+            pd.DataFrame({"unique_id": number, "ds": np.arange(len(member)), "y": np.asarray(member)})
+            for number, member in enumerate(data)
+        ],
+        ignore_index=True,
+    )
 
 
 def _index_to_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -262,41 +196,32 @@ def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None)
     )
 
 
-def _to_long(
-    frame: pd.DataFrame, identifier: str | None, time: str | None, targets: Sequence[str]
-) -> tuple[pd.DataFrame, Columns]:
-    """Columns `id`, `time`, `target`, `row`, and the names to answer with."""
-    rows = np.arange(len(frame))
-    times = frame[time] if time is not None else pd.Series(rows)
-    parts = []
-    for target in targets:
-        ids = (
-            frame[identifier]
-            if identifier is not None
-            else pd.Series([target] * len(frame), dtype=object)
-        )
-        parts.append(
-            pd.DataFrame(
-                {
-                    "id": ids.to_numpy(),
-                    "time": times.array,
-                    "target": _numbers(frame[target], target),
-                    "row": rows,
-                }
+def _to_rows(
+    frame: pd.DataFrame,
+    identifier: str | None,
+    time: str | None,
+    targets: Sequence[str],
+    given: Frequency | None,
+) -> Rows:
+    """Each target column under the other; without a time column, rows are steps 0, 1, 2, ..."""
+    count = len(frame)
+    steps, zone = _times(frame[time], time, given) if time else (np.arange(count), None)
+    if identifier is None:
+        ids = np.repeat(np.asarray(targets, dtype=object), count)
+    else:
+        if frame[identifier].isna().any():
+            row = int(frame[identifier].isna().to_numpy().argmax())
+            raise DataError(
+                f"column {identifier!r}: row {row} has no series name; fill it or drop the row"
             )
-        )
-    wide = len(targets) > 1
-    columns = Columns(
-        id=identifier or ("unique_id" if wide else None),
-        time=time or "ds",
-        target="y" if wide else str(targets[0]),
+        ids = frame[identifier].to_numpy()
+    return Rows(
+        ids=ids,
+        steps=np.tile(steps, len(targets)),
+        target=np.concatenate([_numbers(frame[target], target) for target in targets]),
+        numbers=np.tile(np.arange(count), len(targets)),
+        zone=zone,
     )
-    if identifier is not None and frame[identifier].isna().any():
-        row = int(frame[identifier].isna().to_numpy().argmax())
-        raise DataError(
-            f"column {identifier!r}: row {row} has no series name; fill it or drop the row"
-        )
-    return pd.concat(parts, ignore_index=True), columns
 
 
 def _numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
@@ -316,40 +241,7 @@ def _numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
     return numbers
 
 
-# --- Series on regular axes ----------------------------------------------------------------------
-
-
-def _regular(long: pd.DataFrame, columns: Columns, given: Frequency | None) -> Panel:
-    steps, zone = _times(long["time"], columns.time, given)
-    codes, ids = pd.factorize(long["id"])
-    order = np.lexsort((steps, codes))
-    codes, steps = codes[order], steps[order]
-    rows = long["row"].to_numpy()[order]
-    target = long["target"].to_numpy()[order]
-    _refuse_infinite(target, rows, ids, codes, columns)
-    bounds = np.searchsorted(codes, np.arange(len(ids) + 1))
-    _refuse_duplicates(steps, codes, ids, bounds, columns, zone)
-
-    if steps.dtype.kind == "M":
-        frequency = given or _common_frequency(steps, ids, bounds)
-        numbers = _on_grid(steps, codes, ids, bounds, frequency)
-        size = 1
-    else:
-        if given is not None:
-            raise DataError(
-                f"column {columns.time!r} counts steps in whole numbers, so a frequency ({given.name!r}) "
-                "has no meaning; give dates, or leave the frequency out"
-            )
-        frequency, size = None, _common_step(steps, bounds)
-        numbers = (steps - np.repeat(steps[bounds[:-1]], np.diff(bounds))) // size
-
-    values, axes = [], []
-    for number, identifier in enumerate(ids):
-        part = slice(bounds[number], bounds[number + 1])
-        values.append(_fill_gaps(numbers[part], target[part], identifier))
-        start = steps[bounds[number]]
-        axes.append(TimeAxis(start if frequency else int(start), frequency, size, zone))
-    return Panel(list(ids), values, axes, columns)
+# --- Times ---------------------------------------------------------------------------------------
 
 
 def _times(
@@ -386,7 +278,7 @@ def _whole_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.int64]:
 
 
 def _parse_dates(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """Dates in one spelling throughout: ISO, else month first, else day first."""
+    """Dates in one spelling throughout: ISO, else month first (day first with dots), else the other."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return column
     texts = column.astype(str)
@@ -396,9 +288,11 @@ def _parse_dates(column: pd.Series[Any], name: str) -> pd.Series[Any]:
     if parsed.isna().all():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a spelling had to be guessed
-            parsed = pd.to_datetime(texts, errors="coerce", utc=utc)
-            if parsed.isna().any():
-                parsed = pd.to_datetime(texts, errors="coerce", dayfirst=True, utc=utc)
+            dotted = bool(texts.str.match(r"\d{1,2}\.\d{1,2}\.\d{4}").all())  # 31.1.2024
+            for dayfirst in (dotted, not dotted):
+                parsed = pd.to_datetime(texts, errors="coerce", dayfirst=dayfirst, utc=utc)
+                if parsed.notna().all():
+                    break
     if parsed.isna().any():
         row = int(parsed.isna().to_numpy().argmax())
         raise DataError(
@@ -415,89 +309,3 @@ def _nanoseconds(stamps: pd.Series[Any], name: str) -> npt.NDArray[np.datetime64
         raise DataError(
             f"column {name!r}: dates must lie in the years 1678 to 2261; use whole numbers as time steps"
         ) from error
-
-
-def _refuse_infinite(
-    target: npt.NDArray[np.float64], rows: npt.NDArray[Any], ids: Any, codes: Any, columns: Columns
-) -> None:
-    infinite = np.isinf(target)
-    if infinite.any():
-        place = int(infinite.argmax())
-        raise DataError(
-            f"column {columns.target!r}: row {rows[place]} (series {ids[codes[place]]!r}) is infinite; "
-            "correct it, or leave it empty if the value is missing"
-        )
-
-
-def _refuse_duplicates(
-    steps: npt.NDArray[Any], codes: Any, ids: Any, bounds: Any, columns: Columns, zone: Any
-) -> None:
-    again = (steps[1:] == steps[:-1]) & (codes[1:] == codes[:-1])
-    if again.any():
-        place = int(again.argmax())
-        clock = "; times that a clock change repeats need a zone (+01:00)" if zone is None else ""
-        raise DataError(
-            f"series {ids[codes[place]]!r} has two rows at {columns.time} = {_show(steps[place])}; keep one, "
-            f"or name the id_column that tells the series apart{clock if steps.dtype.kind == 'M' else ''}"
-        )
-
-
-def _show(step: Any) -> str:
-    return str(pd.Timestamp(step)) if isinstance(step, np.datetime64) else str(step)
-
-
-def _common_frequency(
-    steps: npt.NDArray[np.datetime64], ids: Any, bounds: npt.NDArray[np.int64]
-) -> Frequency:
-    """The frequency of the longest series; business days give way to days if any series has both."""
-    longest = int(np.diff(bounds).argmax())
-    frequency = infer_frequency(steps[bounds[longest] : bounds[longest + 1]])
-    if frequency is None:
-        single = np.diff(bounds).max() < 2
-        reason = "has a single row" if single else "has steps of differing length"
-        raise DataError(
-            f"no frequency to be found: series {ids[longest]!r} {reason}; name it with frequency "
-            "('h', 'D', 'W-SUN', 'MS', ...), or bring the data to regular steps"
-        )
-    if frequency.unit == "B" and not np.is_busday(steps.astype("datetime64[D]")).all():
-        return Frequency(1, "D")
-    return frequency
-
-
-def _on_grid(
-    steps: npt.NDArray[np.datetime64], codes: Any, ids: Any, bounds: Any, frequency: Frequency
-) -> npt.NDArray[np.int64]:
-    starts = np.repeat(steps[bounds[:-1]], np.diff(bounds))
-    numbers, falls = step_numbers(steps, starts, frequency)
-    falls[1:] &= (numbers[1:] > numbers[:-1]) | (codes[1:] != codes[:-1])
-    if not falls.all():
-        place = int((~falls).argmax())
-        raise DataError(
-            f"series {ids[codes[place]]!r}: {_show(steps[place])} does not fall on the frequency "
-            f"{frequency.name!r} that starts at {_show(starts[place])}; name the right frequency, or "
-            "bring the data to regular steps"
-        )
-    return numbers
-
-
-def _common_step(steps: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) -> int:
-    """Greatest step that all whole-number times share."""
-    within = np.ones(len(steps), dtype=bool)
-    within[bounds[:-1]] = False
-    return max(1, int(np.gcd.reduce(np.diff(steps, prepend=0)[within], initial=0)))
-
-
-def _fill_gaps(
-    numbers: npt.NDArray[np.int64], target: npt.NDArray[np.float64], identifier: Any
-) -> npt.NDArray[np.float64]:
-    if np.isnan(target).all():
-        raise DataError(f"series {identifier!r} has no values, only missing ones; leave it out")
-    length = int(numbers[-1]) + 1
-    if length > max(FREE_STEPS, LARGEST_GAP_SHARE * len(target)):
-        raise DataError(
-            f"series {identifier!r} has {len(target)} rows but spans {length} steps; check its times, or "
-            "name a longer frequency"
-        )
-    values = np.full(length, np.nan)
-    values[numbers] = target
-    return values

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from llamacast.data.calendar import NUM_FEATURES, Frequency, calendar_features, stamps_from
 from llamacast.data.corpora import Corpus
-from llamacast.data.frame import Panel
+from llamacast.data.panel import Panel
 
 SHORTEST_HISTORY = 2
 # Shares of training windows that are altered, so that the network meets what users bring.

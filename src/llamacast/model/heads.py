@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ NUM_UNIFORMS = 2
 QUANTILE_FREQUENCIES = 64
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """Distribution of values in scaled units, one for each element of a batch."""
 
@@ -229,12 +230,12 @@ class QuantileFunction:
         return self.anchor + self.head.at(hidden, level)
 
     def quantile_loss(self, value: Tensor, level: Tensor) -> Tensor:
-        """Twice the pinball loss at `level`."""
+        """Pinball loss at `level`."""
         error = value - self.quantile(level)
-        return 2.0 * torch.maximum(level * error, (level - 1.0) * error)
+        return torch.maximum(level * error, (level - 1.0) * error)
 
     def loss(self, value: Tensor) -> Tensor:
-        """Quantile loss at one random level for each element: on average, the CRPS."""
+        """Quantile loss at one random level for each element: on average, half the CRPS."""
         return self.quantile_loss(value, torch.rand_like(value))
 
     def sample(self, uniforms: Tensor) -> Tensor:

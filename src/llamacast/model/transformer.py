@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ NORM_EPSILON = 1e-5
 ROTARY_BASE = 10000.0
 
 
+@runtime_checkable
 class Attend(Protocol):
     """How queries meet keys and values: plainly causal, or over keys kept from before.
 

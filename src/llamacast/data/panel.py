@@ -1,0 +1,229 @@
+"""Series on regular time axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from llamacast.data.calendar import (
+    Frequency,
+    calendar_features,
+    infer_frequency,
+    stamps_from,
+    step_numbers,
+)
+from llamacast.forecast import DataError
+
+LARGEST_GAP_SHARE = 100
+"""A series may be stretched by missing steps to this many times its rows, or to `FREE_STEPS`."""
+FREE_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a long frame; None for what the user's data do not have."""
+
+    id: str | None
+    time: str
+    target: str
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """The regular steps of one series: time stamps, or whole numbers where `frequency` is None."""
+
+    start: np.datetime64 | int
+    frequency: Frequency | None
+    step: int = 1
+    """Distance between whole numbers."""
+    zone: Any = None
+    """Time zone in which stamps are shown; stamps shorter than a day pass evenly in UTC."""
+
+    def index(self, first: int, count: int) -> pd.Index[Any]:
+        """Labels of steps `first ... first + count - 1`, as the user writes them."""
+        if self.frequency is None:
+            labels = int(self.start) + self.step * np.arange(first, first + count)
+            return pd.Index(labels)
+        stamps = pd.DatetimeIndex(self._stamps(first, count))
+        if self.zone is None:
+            return stamps
+        if self.frequency.is_clock:
+            return stamps.tz_localize("UTC").tz_convert(self.zone)
+        return stamps.tz_localize(self.zone, ambiguous=True, nonexistent="shift_forward")
+
+    def features(self, first: int, count: int) -> npt.NDArray[np.float32]:
+        """Calendar features `(step, 6)` by the clock on the user's wall; zeros without dates."""
+        if self.frequency is None:
+            return np.zeros((count, 6), dtype=np.float32)
+        stamps = self._stamps(first, count)
+        if self.zone is not None and self.frequency.is_clock:
+            local = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(self.zone)
+            stamps = local.tz_localize(None).to_numpy().astype("datetime64[ns]")
+        return calendar_features(stamps, self.frequency)
+
+    def _stamps(self, first: int, count: int) -> npt.NDArray[np.datetime64]:
+        assert self.frequency is not None
+        assert isinstance(self.start, np.datetime64)
+        return stamps_from(self.start, self.frequency, first, count)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series on regular time axes. NaN is missing; every series has at least one value."""
+
+    ids: Sequence[Any]
+    values: Sequence[npt.NDArray[np.float64]]
+    axes: Sequence[TimeAxis]
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A long table: one value in each row, rows in any order."""
+
+    ids: npt.NDArray[Any]
+    """Series that each row belongs to."""
+    steps: npt.NDArray[Any]
+    """Times as `datetime64[ns]` (in UTC where steps are shorter than a day), or whole numbers."""
+    target: npt.NDArray[np.float64]
+    numbers: npt.NDArray[np.int64]
+    """Rows of the user's table, for messages."""
+    zone: Any = None
+    """Time zone of the user's stamps."""
+
+
+def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
+    """Lay each series on a regular time axis; steps without a row become missing.
+
+    Raises:
+        DataError: names the series and the row that do not fit, and how to mend them.
+    """
+    codes, ids = pd.factorize(rows.ids)
+    order = np.lexsort((rows.steps, codes))
+    codes, steps, target = codes[order], rows.steps[order], rows.target[order]
+    bounds = np.searchsorted(codes, np.arange(len(ids) + 1))
+    _refuse_infinite(target, rows.numbers[order], ids, codes, columns)
+    _refuse_duplicates(steps, codes, ids, columns, rows.zone)
+    frequency, size, numbers = _number_steps(steps, codes, ids, bounds, columns, given)
+    values, axes = [], []
+    for number, identifier in enumerate(ids):
+        part = slice(bounds[number], bounds[number + 1])
+        values.append(_fill_gaps(numbers[part], target[part], identifier))
+        start = steps[bounds[number]]
+        axes.append(TimeAxis(start if frequency else int(start), frequency, size, rows.zone))
+    return Panel(list(ids), values, axes, columns)
+
+
+def _number_steps(
+    steps: npt.NDArray[Any],
+    codes: npt.NDArray[np.intp],
+    ids: Any,
+    bounds: npt.NDArray[np.int64],
+    columns: Columns,
+    given: Frequency | None,
+) -> tuple[Frequency | None, int, npt.NDArray[np.int64]]:
+    """The common frequency (or whole step), and how many steps each row comes after its start."""
+    if steps.dtype.kind == "M":
+        frequency = given or _common_frequency(steps, ids, bounds)
+        return frequency, 1, _on_grid(steps, codes, ids, bounds, frequency)
+    if given is not None:
+        raise DataError(
+            f"column {columns.time!r} counts steps in whole numbers, so a frequency ({given.name!r}) "
+            "has no meaning; give dates, or leave the frequency out"
+        )
+    size = _common_step(steps, bounds)
+    return None, size, (steps - np.repeat(steps[bounds[:-1]], np.diff(bounds))) // size
+
+
+def _refuse_infinite(
+    target: npt.NDArray[np.float64], rows: npt.NDArray[Any], ids: Any, codes: Any, columns: Columns
+) -> None:
+    infinite = np.isinf(target)
+    if infinite.any():
+        place = int(infinite.argmax())
+        raise DataError(
+            f"column {columns.target!r}: row {rows[place]} (series {ids[codes[place]]!r}) is infinite; "
+            "correct it, or leave it empty if the value is missing"
+        )
+
+
+def _refuse_duplicates(
+    steps: npt.NDArray[Any], codes: Any, ids: Any, columns: Columns, zone: Any
+) -> None:
+    again = (steps[1:] == steps[:-1]) & (codes[1:] == codes[:-1])
+    if again.any():
+        place = int(again.argmax())
+        clock = "; times that a clock change repeats need a zone (+01:00)" if zone is None else ""
+        raise DataError(
+            f"series {ids[codes[place]]!r} has two rows at {columns.time} = {_show(steps[place])}; keep one, "
+            f"or name the id_column that tells the series apart{clock if steps.dtype.kind == 'M' else ''}"
+        )
+
+
+def _show(step: Any) -> str:
+    return str(pd.Timestamp(step)) if isinstance(step, np.datetime64) else str(step)
+
+
+def _common_frequency(
+    steps: npt.NDArray[np.datetime64], ids: Any, bounds: npt.NDArray[np.int64]
+) -> Frequency:
+    """The frequency of the longest series; business days give way to days if any series has both."""
+    longest = int(np.diff(bounds).argmax())
+    frequency = infer_frequency(steps[bounds[longest] : bounds[longest + 1]])
+    if frequency is None:
+        single = np.diff(bounds).max() < 2
+        reason = "has a single row" if single else "has steps of differing length"
+        raise DataError(
+            f"no frequency to be found: series {ids[longest]!r} {reason}; name it with frequency "
+            "('h', 'D', 'W-SUN', 'MS', ...), or bring the data to regular steps"
+        )
+    if frequency.unit == "B" and not np.is_busday(steps.astype("datetime64[D]")).all():
+        return Frequency(1, "D")
+    return frequency
+
+
+def _on_grid(
+    steps: npt.NDArray[np.datetime64], codes: Any, ids: Any, bounds: Any, frequency: Frequency
+) -> npt.NDArray[np.int64]:
+    starts = np.repeat(steps[bounds[:-1]], np.diff(bounds))
+    numbers, falls = step_numbers(steps, starts, frequency)
+    falls[1:] &= (numbers[1:] > numbers[:-1]) | (codes[1:] != codes[:-1])
+    if not falls.all():
+        place = int((~falls).argmax())
+        raise DataError(
+            f"series {ids[codes[place]]!r}: {_show(steps[place])} does not fall on the frequency "
+            f"{frequency.name!r} that starts at {_show(starts[place])}; name the right frequency, or "
+            "bring the data to regular steps"
+        )
+    return numbers
+
+
+def _common_step(steps: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) -> int:
+    """Greatest step that all whole-number times share."""
+    within = np.ones(len(steps), dtype=bool)
+    within[bounds[:-1]] = False
+    return max(1, int(np.gcd.reduce(np.diff(steps, prepend=0)[within], initial=0)))
+
+
+def _fill_gaps(
+    numbers: npt.NDArray[np.int64], target: npt.NDArray[np.float64], identifier: Any
+) -> npt.NDArray[np.float64]:
+    if np.isnan(target).all():
+        raise DataError(f"series {identifier!r} has no values, only missing ones; leave it out")
+    length = int(numbers[-1]) + 1
+    if length > max(FREE_STEPS, LARGEST_GAP_SHARE * len(target)):
+        raise DataError(
+            f"series {identifier!r} has {len(target)} rows but spans {length} steps; check its times, or "
+            "name a longer frequency"
+        )
+    values = np.full(length, np.nan)
+    values[numbers] = target
+    return values

@@ -1,0 +1,250 @@
+"""The border: every common table is understood, every bad one refused with one clear line."""
+
+from __future__ import annotations
+
+import decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamacast.data.frame import read_panel
+from llamacast.forecast import DataError
+
+HOURS = pd.date_range("2024-01-01", periods=48, freq="h")
+
+
+@pytest.fixture
+def long():
+    return pd.DataFrame(
+        {
+            "unique_id": np.repeat(["a", "b"], 48),
+            "ds": [*HOURS, *HOURS],
+            "y": np.arange(96.0),
+        }
+    )
+
+
+def same(panel, other):
+    assert list(panel.ids) == list(other.ids)
+    assert list(panel.axes) == list(other.axes)
+    for one, two in zip(panel.values, other.values, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+# --- Shapes ----------------------------------------------------------------------------------------
+
+
+def test_long_frames_of_any_names_and_order(long):
+    panel = read_panel(long)
+    assert list(panel.ids) == ["a", "b"]
+    np.testing.assert_array_equal(panel.values[1], np.arange(48.0, 96.0))
+    same(read_panel(long.sample(frac=1, random_state=0).sort_values("unique_id")), panel)
+    same(read_panel(long.rename(columns={"unique_id": "item_id", "ds": "timestamp", "y": "target"})), panel)
+    odd = long.set_axis(["who", "when", "what"], axis=1).assign(other="text", more=1.0)
+    same(read_panel(odd, id_column="who", time_column="when", target_column="what"), panel)
+    same(read_panel(long.set_index(["unique_id", "ds"])), panel)
+    same(read_panel(long.astype({"unique_id": "category", "y": "Float64"})), panel)
+    same(read_panel(long.assign(ds=long.ds.astype(str))), panel)
+    same(read_panel(long.assign(ds=long.ds.dt.strftime("%d.%m.%Y %H:%M"))), panel)
+    same(read_panel(long.assign(ds=pd.PeriodIndex(long.ds, freq="h"))), panel)
+
+
+def test_files(long, tmp_path):
+    panel = read_panel(long)
+    long.to_csv(tmp_path / "long.csv", index=False)
+    long.to_csv(tmp_path / "long.csv.gz", index=False)
+    long.to_parquet(tmp_path / "long.parquet")
+    for name in ("long.csv", "long.csv.gz", "long.parquet"):
+        same(read_panel(tmp_path / name), panel)
+        same(read_panel(str(tmp_path / name)), panel)
+
+
+def test_wide_frames(long):
+    panel = read_panel(long)
+    wide = long.pivot(index="ds", columns="unique_id", values="y")
+    same(read_panel(wide), panel)
+    same(read_panel(wide.reset_index()), panel)
+    assert (panel.columns.id, panel.columns.time) == ("unique_id", "ds")
+
+
+def test_one_series_needs_no_id(long):
+    one = long[long.unique_id == "a"].drop(columns="unique_id")
+    for data in (one, one.set_index("ds"), one.set_index("ds")["y"]):
+        panel = read_panel(data)
+        assert panel.columns.id is None
+        np.testing.assert_array_equal(panel.values[0], np.arange(48.0))
+        assert panel.axes[0].index(48, 1)[0] == pd.Timestamp("2024-01-03")
+
+
+@pytest.mark.parametrize("data", [[1, 2, 3], (1.0, 2.0, 3.0), np.array([1, 2, 3]), pd.Series([1, 2, 3])])
+def test_numbers_alone_are_steps(data):
+    panel = read_panel(data)
+    np.testing.assert_array_equal(panel.values[0], [1, 2, 3])
+    assert panel.axes[0].index(3, 2).tolist() == [3, 4]
+
+
+def test_several_arrays():
+    assert [v.tolist() for v in read_panel([[1, 2, 3], [4.0, np.nan]]).values][0] == [1, 2, 3]
+    assert len(read_panel(np.ones((4, 9)))) == 4
+
+
+def test_whole_number_steps_keep_their_distance():
+    panel = read_panel(pd.DataFrame({"ds": [1990, 2000, 1995, 2010], "y": [1, 3, 2, 5]}))
+    np.testing.assert_array_equal(panel.values[0], [1, 2, 3, np.nan, 5])
+    assert panel.axes[0].index(5, 2).tolist() == [2015, 2020]
+    assert not panel.axes[0].features(0, 3).any()
+
+
+# --- Time ------------------------------------------------------------------------------------------
+
+
+def test_gaps_become_missing(long):
+    one = long[long.unique_id == "a"].drop(columns="unique_id")
+    panel = read_panel(one.drop(index=[5, 6]))
+    assert np.flatnonzero(np.isnan(panel.values[0])).tolist() == [5, 6]
+    assert len(panel.values[0]) == 48
+
+
+@given(st.permutations(range(12)))
+def test_order_of_rows_does_not_matter(order):
+    frame = pd.DataFrame({"ds": HOURS[:12], "y": np.arange(12.0)})
+    same(read_panel(frame.iloc[list(order)]), read_panel(frame))
+
+
+def test_clock_changes_in_a_zone():
+    stamps = pd.date_range("2024-03-30", periods=72, freq="h", tz="Europe/Berlin")
+    panel = read_panel(pd.DataFrame({"ds": stamps, "y": np.arange(72.0)}))
+    assert not np.isnan(panel.values[0]).any()
+    future = panel.axes[0].index(72, 3)
+    assert str(future.tz) == "Europe/Berlin"
+    assert future[0] == stamps[-1] + pd.Timedelta("1h")
+    hours = (panel.axes[0].features(0, 72)[:, 2] + 0.5) * 23
+    np.testing.assert_allclose(hours, stamps.hour, atol=1e-4)  # the clock on the wall
+
+
+def test_days_in_a_zone_are_days_on_the_wall():
+    stamps = pd.date_range("2024-03-25", periods=5, freq="D", tz="Europe/Berlin")
+    future = read_panel(pd.Series(np.arange(5.0), stamps)).axes[0].index(5, 4)
+    assert (future.hour == 0).all()
+    assert future[-1] == pd.Timestamp("2024-04-02", tz="Europe/Berlin")
+
+
+def test_offsets_that_differ_are_told_in_utc():
+    stamps = pd.date_range("2024-03-30", periods=48, freq="h", tz="Europe/Berlin")
+    texts = [stamp.isoformat() for stamp in stamps]
+    panel = read_panel(pd.DataFrame({"ds": texts, "y": np.arange(48.0)}))
+    assert panel.axes[0].index(48, 1)[0] == stamps[-1] + pd.Timedelta("1h")
+
+
+def test_series_may_start_at_different_times(long):
+    later = long[(long.unique_id == "a") | (long.ds >= HOURS[20])]
+    panel = read_panel(later)
+    assert [len(values) for values in panel.values] == [48, 28]
+
+
+def test_business_days_give_way_to_days_where_a_series_has_weekends():
+    business = pd.date_range("2024-01-01", periods=40, freq="B")
+    daily = pd.date_range("2024-01-01", periods=20, freq="D")
+    frame = pd.DataFrame(
+        {"unique_id": ["a"] * 40 + ["b"] * 20, "ds": [*business, *daily], "y": np.arange(60.0)}
+    )
+    panel = read_panel(frame)
+    assert panel.axes[0].frequency.name == "D"
+    assert np.isnan(panel.values[0]).sum() == 14
+    assert read_panel(frame[frame.unique_id == "a"]).axes[0].frequency.name == "B"
+
+
+def test_a_given_frequency_counts_in_any_spelling(long):
+    for name in ("h", "H", "1h", "60min"):
+        same_length = read_panel(long, frequency=name)
+        assert len(same_length.values[0]) == 48
+    single = pd.DataFrame({"ds": ["2024-01-31"], "y": [1.0]})
+    axis = read_panel(single, frequency="M").axes[0]
+    assert axis.index(1, 2).astype(str).tolist() == ["2024-02-29", "2024-03-31"]
+
+
+# --- Refusals --------------------------------------------------------------------------------------
+
+
+def change(column, row, value):
+    def changed(long):
+        values = long[column].astype(object)
+        values.iloc[row] = value
+        return long.assign(**{column: values})
+
+    return changed
+
+
+REFUSED = {
+    "missing column": (lambda long: long, {"target_column": "z"}, "'z'.*unique_id, ds, y"),
+    "text": (change("y", 3, "many"), {}, "'y'.*row 3.*'many'"),
+    "infinite": (change("y", 50, np.inf), {}, "'y'.*row 50.*'b'.*infinite"),
+    "twice": (lambda long: pd.concat([long, long.iloc[[60]]]), {}, "'b'.*2024-01-01 12:00:00"),
+    "no frequency": (
+        lambda long: long.iloc[[0, 1, 8, 10, 30]],
+        {},
+        "no frequency.*'a'.*frequency",
+    ),
+    "off the grid": (lambda long: long, {"frequency": "2h"}, "'a'.*01:00:00.*2h"),
+    "unknown frequency": (lambda long: long, {"frequency": "fortnight"}, "'fortnight'"),
+    "empty": (lambda long: long.iloc[:0], {}, "empty"),
+    "no columns": (lambda long: pd.DataFrame(), {}, "empty"),
+    "all missing": (lambda long: long.assign(y=long.y.where(long.unique_id == "a")), {}, "'b'.*missing"),
+    "no date": (change("ds", 7, "soon"), {}, "'ds'.*row 7.*'soon'"),
+    "missing date": (change("ds", 7, None), {}, "'ds'.*row 7"),
+    "missing id": (change("unique_id", 9, None), {}, "'unique_id'.*row 9"),
+    "two targets": (lambda long: long.assign(z=1.0).rename(columns={"y": "x"}), {}, "target_column"),
+    "dates as target": (lambda long: long, {"target_column": "ds"}, "'ds'.*not numbers"),
+    "twice a column": (lambda long: long.set_axis(["y", "ds", "y"], axis=1), {}, "two columns 'y'"),
+    "fractions of steps": (
+        lambda long: pd.DataFrame({"ds": [0.0, 0.5], "y": [1, 2]}),
+        {},
+        "'ds'.*row 1.*whole",
+    ),
+    "frequency of steps": (lambda long: [1, 2, 3], {"frequency": "D"}, "whole numbers"),
+    "one row": (lambda long: long.iloc[[0]], {}, "single row"),
+    "too long ago": (
+        lambda long: pd.DataFrame({"ds": ["1066-10-14", "1066-10-15"], "y": [1, 2]}),
+        {},
+        "'ds'",
+    ),
+    "too sparse": (
+        lambda long: pd.DataFrame({"ds": [0, 1, 10**9], "y": [1, 2, 3]}),
+        {},
+        "1000000001 steps",
+    ),
+    "nothing": (lambda long: None, {}, "NoneType"),
+    "a dict": (lambda long: {"a": 1}, {}, "dict"),
+    "empty list": (lambda long: [], {}, "empty"),
+    "empty member": (lambda long: [[1], []], {}, "series 1"),
+    "mixed list": (lambda long: [1, [2]], {}, "list"),
+    "three dimensions": (lambda long: np.ones((2, 2, 2)), {}, "dimension"),
+    "no such file": (lambda long: "/nowhere/data.csv", {}, "/nowhere/data.csv"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_tables_are_refused_in_one_line(long, name):
+    build, arguments, message = REFUSED[name]
+    with pytest.raises(DataError, match=f"(?s){message}") as error:
+        read_panel(build(long), **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", ""), ("a.parquet", "junk"), ("a.xlsx", "x")])
+def test_bad_files_are_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=name):
+        read_panel(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [decimal.Decimal, str, np.float16, bool, int])
+def test_numbers_of_any_kind(kind):
+    values = [kind(1) for _ in range(3)]
+    if kind is str:
+        values = ["1", "1.0", "1e0"]
+    panel = read_panel(pd.DataFrame({"ds": HOURS[:3], "y": pd.Series(values, dtype=object)}))
+    np.testing.assert_array_equal(panel.values[0], [1.0, 1.0, 1.0])

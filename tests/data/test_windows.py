@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llamacast.data.calendar import calendar_features, parse_frequency
+from llamacast.data.corpora import read_corpus
+from llamacast.data.frame import read_panel
+from llamacast.data.windows import WindowShape, last_windows, pad_left, random_windows
+
+CONTEXT, HORIZON = 16, 5
+
+
+@pytest.mark.parametrize(("number", "start", "freq"), [(0, "2021-05-01", "h"), (1, "2019-01-15", "D")])
+def test_the_last_window_is_the_official_pipelines(golden, number, start, freq):
+    """A short series with NaN, padded; and a long one."""
+    fixture = golden("pipeline").under(f"s{number}.")
+    raw = fixture["raw_target"].double().numpy()
+    stamps = pd.date_range(start, periods=len(raw), freq=freq)
+    panel = read_panel(pd.Series(raw, stamps), frequency=freq)
+    windows = last_windows(panel, slice(0, 1), 1092 + CONTEXT, 1092 + CONTEXT, HORIZON)
+    observed = fixture["past_observed_values"].numpy().astype(bool)
+    np.testing.assert_array_equal(windows.observed[0], observed)
+    past = fixture["past_target"].numpy()
+    np.testing.assert_allclose(windows.values[0][observed], past[observed], rtol=1e-6)
+    assert not windows.values[0][~observed].any()
+    calendar = np.concatenate([fixture["past_time_feat"], fixture["future_time_feat"]])
+    np.testing.assert_allclose(windows.calendar[0], calendar, atol=1e-6)
+    shorter = last_windows(panel, slice(0, 1), 1092 + CONTEXT, CONTEXT, HORIZON)
+    np.testing.assert_array_equal(shorter.calendar[0], windows.calendar[0, 1092:])
+
+
+@pytest.mark.parametrize("length", [1, 3, 5, 9])
+def test_padding_is_on_the_left_and_unobserved(length):
+    values, observed = pad_left(np.array([1.0, np.nan, 3.0, 4.0, 5.0]), length)
+    assert len(values) == len(observed) == length
+    assert values[-1] == 5.0
+    assert observed.sum() == min(length, 5) - (length >= 4)
+    assert not np.isnan(values).any()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Values that tell their own position: 1000 * series + step."""
+    rows = [(f"s{n}", 30 + 20 * n, "h" if n % 2 else "MS") for n in range(40)]
+    frame = pd.DataFrame(
+        {
+            "item_id": [name for name, _, _ in rows],
+            "start": pd.Timestamp("2020-01-01"),
+            "freq": [freq for _, _, freq in rows],
+            "target": [
+                (1000 * n + np.arange(length)).astype(np.float32)
+                for n, (_, length, _) in enumerate(rows)
+            ],
+        }
+    )
+    frame.to_parquet(tmp_path / "counting.parquet")
+    return read_corpus(tmp_path)
+
+
+SHAPE = WindowShape(history=60, horizon=8, num_steps=20)
+
+
+def test_random_windows_are_pieces_of_series_with_their_calendar(corpus):
+    windows = random_windows(corpus, np.random.default_rng(0), 200, SHAPE)
+    assert windows.values.shape == windows.observed.shape == (200, 68)
+    assert windows.calendar.shape == (200, 20, 6)
+    for values, observed, calendar in zip(
+        windows.values, windows.observed, windows.calendar, strict=True
+    ):
+        seen = np.abs(values[observed])
+        assert observed[-1]
+        assert observed[:60].sum() >= 2
+        np.testing.assert_array_equal(np.diff(seen), 1.0)
+        if not calendar.any():
+            continue  # shown without a calendar
+        series, step = divmod(int(seen[-1]), 1000)
+        stamps = pd.date_range("2020-01-01", periods=step + 1, freq="h" if series % 2 else "MS")
+        frequency = parse_frequency("h" if series % 2 else "MS")
+        expected = calendar_features(stamps.to_numpy().astype("datetime64[ns]")[-20:], frequency)
+        known = min(len(expected), int(observed.sum()))
+        np.testing.assert_allclose(calendar[-known:], expected[-known:])
+        assert not calendar[: 20 - known].any()
+
+
+def test_held_out_series_are_never_trained_on(corpus):
+    rng = np.random.default_rng(0)
+    held = random_windows(corpus, rng, 50, SHAPE, held_out=True)
+    trained = random_windows(corpus, rng, 500, SHAPE)
+    numbers = [set(np.abs(w.values[:, -1]) // 1000) for w in (held, trained)]
+    assert numbers[0] <= {19.0, 39.0}
+    assert not numbers[0] & numbers[1]
+
+
+def test_same_seed_same_windows(corpus):
+    one, two = (random_windows(corpus, np.random.default_rng(7), 10, SHAPE) for _ in range(2))
+    np.testing.assert_array_equal(one.values, two.values)
+    np.testing.assert_array_equal(one.calendar, two.calendar)

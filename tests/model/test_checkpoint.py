@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llamacast.forecast import CheckpointError
+from llamacast.model import checkpoint
+from llamacast.model.config import LagLlamaConfig
+from llamacast.model.lag_llama import LagLlama
+
+SMALL = LagLlamaConfig(num_layers=1, num_heads=2, head_width=4, feedforward_width=8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model = LagLlama(SMALL)
+    checkpoint.save(model, tmp_path)
+    return model, tmp_path
+
+
+def edit_config(folder, **changes):
+    path = folder / checkpoint.CONFIG_FILE
+    fields = json.loads(path.read_text()) | changes
+    kept = {key: value for key, value in fields.items() if value != "gone"}
+    path.write_text(json.dumps(kept))
+
+
+def test_what_is_saved_is_what_is_loaded(saved):
+    model, folder = saved
+    loaded = checkpoint.load(folder)
+    assert loaded.config == model.config
+    assert not loaded.training
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(SMALL, head="negative_binomial", scaling="mean"),
+        dataclasses.replace(SMALL, head="quantile_network", input_limit=None),
+        dataclasses.replace(SMALL, rotary="dynamic", rotary_factor=2.0, calendar="none", lags=(0, 3)),
+    ],
+)
+def test_every_kind_of_config_comes_back(tmp_path, config):
+    checkpoint.save(LagLlama(config), tmp_path)
+    assert checkpoint.load(tmp_path).config == config
+
+
+def test_half_precision_is_read_as_single(saved, tmp_path):
+    model, _ = saved
+    checkpoint.save(model, tmp_path / "half", torch.float16)
+    loaded = checkpoint.load(tmp_path / "half")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight.half().float())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"num_layers": 2}, "blocks.1"),
+        ({"num_layers": "2"}, "num_layers"),
+        ({"head": "os.system"}, "head"),
+        ({"architecture": "module.Class"}, "architecture"),
+        ({"surprise": 1}, "surprise"),
+        ({"dropout": "gone"}, "dropout"),
+        ({"lags": "all"}, "lags"),
+        ({"feedforward_width": 16}, "feedforward"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_by_name(saved, changes, named):
+    _, folder = saved
+    edit_config(folder, **changes)
+    with pytest.raises(CheckpointError, match=named):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000])
+def test_a_damaged_config_is_refused(saved, content):
+    _, folder = saved
+    (folder / checkpoint.CONFIG_FILE).write_text(content)
+    with pytest.raises(CheckpointError, match=checkpoint.CONFIG_FILE):
+        checkpoint.load(folder)
+
+
+def test_damaged_or_incomplete_weights_are_refused(saved):
+    _, folder = saved
+    path = folder / checkpoint.WEIGHTS_FILE
+    weights = load_file(path)
+    weights.pop("head.df.weight")
+    save_file(weights, path)
+    with pytest.raises(CheckpointError, match=r"head\.df\.weight"):
+        checkpoint.load(folder)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=checkpoint.WEIGHTS_FILE):
+        checkpoint.load(folder)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=checkpoint.WEIGHTS_FILE):
+        checkpoint.load(folder)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llamacast.sampling import threads
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Pretend that so many threads run on the machine, ours among them."""
+    path = tmp_path / "loadavg"
+    monkeypatch.setattr(threads, "LOAD_FILE", path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return lambda running: path.write_text(f"1.0 1.0 1.0 {running}/300 4242\n")
+
+
+@pytest.mark.parametrize(("running", "idle"), [(1, 4), (2, 3), (4, 1), (40, 1)])
+def test_idle_cores_are_those_that_nobody_uses(load, running, idle):
+    load(running)
+    assert threads.idle_cores(4) == idle
+
+
+def test_where_load_cannot_be_seen_all_cores_count(load):
+    assert threads.idle_cores(4) == 4
+
+
+def test_threads_are_lowered_within_and_restored_after(load):
+    before = torch.get_num_threads()
+    load(50)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError), threads.considerate_threads():
+            assert torch.get_num_threads() == 1
+            raise RuntimeError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_number_set_by_the_user_stands(load, monkeypatch):
+    load(50)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = torch.get_num_threads()
+    with threads.considerate_threads():
+        assert torch.get_num_threads() == before
