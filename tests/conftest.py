@@ -6,7 +6,10 @@ from jaxtyping import install_import_hook
 
 # Where tensors have shapes; the border is given wrong types on purpose, and refuses them itself.
 CHECKED = [
-    *(f"llamacast.model.{name}" for name in ("scaling", "tokens", "transformer", "heads", "lag_llama")),
+    *(
+        f"llamacast.model.{name}"
+        for name in ("scaling", "tokens", "transformer", "heads", "lag_llama")
+    ),
     "llamacast.sampling",
     "llamacast.training",
 ]

@@ -42,9 +42,14 @@ def test_long_frames_of_any_names_and_order(long):
     assert list(panel.ids) == ["a", "b"]
     np.testing.assert_array_equal(panel.values[1], np.arange(48.0, 96.0))
     same(read_panel(long.sample(frac=1, random_state=0).sort_values("unique_id")), panel)
-    same(read_panel(long.rename(columns={"unique_id": "item_id", "ds": "timestamp", "y": "target"})), panel)
+    same(
+        read_panel(long.rename(columns={"unique_id": "item_id", "ds": "timestamp", "y": "target"})),
+        panel,
+    )
     odd = long.set_axis(["who", "when", "what"], axis=1).assign(other="text", more=1.0)
     same(read_panel(odd, id_column="who", time_column="when", target_column="what"), panel)
+    unusual = long.set_axis(["who", "when", "what"], axis=1)
+    same(read_panel(unusual), panel)  # one text column, one of dates, one of numbers
     same(read_panel(long.set_index(["unique_id", "ds"])), panel)
     same(read_panel(long.astype({"unique_id": "category", "y": "Float64"})), panel)
     same(read_panel(long.assign(ds=long.ds.astype(str))), panel)
@@ -79,7 +84,9 @@ def test_one_series_needs_no_id(long):
         assert panel.axes[0].index(48, 1)[0] == pd.Timestamp("2024-01-03")
 
 
-@pytest.mark.parametrize("data", [[1, 2, 3], (1.0, 2.0, 3.0), np.array([1, 2, 3]), pd.Series([1, 2, 3])])
+@pytest.mark.parametrize(
+    "data", [[1, 2, 3], (1.0, 2.0, 3.0), np.array([1, 2, 3]), pd.Series([1, 2, 3])]
+)
 def test_numbers_alone_are_steps(data):
     panel = read_panel(data)
     np.testing.assert_array_equal(panel.values[0], [1, 2, 3])
@@ -87,7 +94,7 @@ def test_numbers_alone_are_steps(data):
 
 
 def test_several_arrays():
-    assert [v.tolist() for v in read_panel([[1, 2, 3], [4.0, np.nan]]).values][0] == [1, 2, 3]
+    assert read_panel([[1, 2, 3], [4.0, np.nan]]).values[0].tolist() == [1, 2, 3]
     assert len(read_panel(np.ones((4, 9)))) == 4
 
 
@@ -192,11 +199,19 @@ REFUSED = {
     "unknown frequency": (lambda long: long, {"frequency": "fortnight"}, "'fortnight'"),
     "empty": (lambda long: long.iloc[:0], {}, "empty"),
     "no columns": (lambda long: pd.DataFrame(), {}, "empty"),
-    "all missing": (lambda long: long.assign(y=long.y.where(long.unique_id == "a")), {}, "'b'.*missing"),
+    "all missing": (
+        lambda long: long.assign(y=long.y.where(long.unique_id == "a")),
+        {},
+        "'b'.*missing",
+    ),
     "no date": (change("ds", 7, "soon"), {}, "'ds'.*row 7.*'soon'"),
     "missing date": (change("ds", 7, None), {}, "'ds'.*row 7"),
     "missing id": (change("unique_id", 9, None), {}, "'unique_id'.*row 9"),
-    "two targets": (lambda long: long.assign(z=1.0).rename(columns={"y": "x"}), {}, "target_column"),
+    "two targets": (
+        lambda long: long.assign(z=1.0).rename(columns={"y": "x"}),
+        {},
+        "target_column",
+    ),
     "dates as target": (lambda long: long, {"target_column": "ds"}, "'ds'.*not numbers"),
     "twice a column": (lambda long: long.set_axis(["y", "ds", "y"], axis=1), {}, "two columns 'y'"),
     "fractions of steps": (
@@ -234,7 +249,9 @@ def test_bad_tables_are_refused_in_one_line(long, name):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.csv", ""), ("a.parquet", "junk"), ("a.xlsx", "x")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", ""), ("a.parquet", "junk"), ("a.xlsx", "x")]
+)
 def test_bad_files_are_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=name):

@@ -8,11 +8,14 @@ from llamacast.data.calendar import calendar_features, parse_frequency
 from llamacast.data.corpora import read_corpus
 from llamacast.data.frame import read_panel
 from llamacast.data.windows import WindowShape, last_windows, pad_left, random_windows
+from llamacast.forecast import DataError
 
 CONTEXT, HORIZON = 16, 5
 
 
-@pytest.mark.parametrize(("number", "start", "freq"), [(0, "2021-05-01", "h"), (1, "2019-01-15", "D")])
+@pytest.mark.parametrize(
+    ("number", "start", "freq"), [(0, "2021-05-01", "h"), (1, "2019-01-15", "D")]
+)
 def test_the_last_window_is_the_official_pipelines(golden, number, start, freq):
     """A short series with NaN, padded; and a long one."""
     fixture = golden("pipeline").under(f"s{number}.")
@@ -70,25 +73,41 @@ def test_random_windows_are_pieces_of_series_with_their_calendar(corpus):
         windows.values, windows.observed, windows.calendar, strict=True
     ):
         seen = np.abs(values[observed])
-        assert observed[-1]
-        assert observed[:60].sum() >= 2
+        assert observed[58:61].all()  # two values before the origin, one after
         np.testing.assert_array_equal(np.diff(seen), 1.0)
+        np.testing.assert_array_equal(np.diff(np.flatnonzero(observed)), 1)
         if not calendar.any():
             continue  # shown without a calendar
-        series, step = divmod(int(seen[-1]), 1000)
-        stamps = pd.date_range("2020-01-01", periods=step + 1, freq="h" if series % 2 else "MS")
+        series, origin = divmod(int(np.abs(values[60])), 1000)
+        stamps = pd.date_range("2020-01-01", periods=origin + 8, freq="h" if series % 2 else "MS")
         frequency = parse_frequency("h" if series % 2 else "MS")
         expected = calendar_features(stamps.to_numpy().astype("datetime64[ns]")[-20:], frequency)
-        known = min(len(expected), int(observed.sum()))
+        known = min(20, 68 - int(observed.argmax()))
         np.testing.assert_allclose(calendar[-known:], expected[-known:])
         assert not calendar[: 20 - known].any()
+
+
+def test_series_shorter_than_a_window_are_drawn_too(corpus):
+    shape = WindowShape(history=60, horizon=500, num_steps=520)
+    windows = random_windows(corpus, np.random.default_rng(0), 300, shape)
+    drawn = set(np.abs(windows.values[:, 60]) // 1000)
+    assert len(drawn) == 38  # every series but the two held out
+
+
+def test_a_corpus_of_constants_is_refused(tmp_path):
+    frame = pd.DataFrame(
+        {"item_id": ["a"], "start": pd.Timestamp("2020-01-01"), "freq": "h", "target": [[1.0] * 50]}
+    )
+    frame.to_parquet(tmp_path / "constant.parquet")
+    with pytest.raises(DataError, match="move"):
+        random_windows(read_corpus(tmp_path), np.random.default_rng(0), 1, SHAPE)
 
 
 def test_held_out_series_are_never_trained_on(corpus):
     rng = np.random.default_rng(0)
     held = random_windows(corpus, rng, 50, SHAPE, held_out=True)
     trained = random_windows(corpus, rng, 500, SHAPE)
-    numbers = [set(np.abs(w.values[:, -1]) // 1000) for w in (held, trained)]
+    numbers = [set(np.abs(w.values[:, 60]) // 1000) for w in (held, trained)]
     assert numbers[0] <= {19.0, 39.0}
     assert not numbers[0] & numbers[1]
 

@@ -23,7 +23,9 @@ TINY = dataclasses.replace(
 )
 
 
-def official_model(weights: dict[str, Tensor], config: LagLlamaConfig = TINY, **changes) -> LagLlama:
+def official_model(
+    weights: dict[str, Tensor], config: LagLlamaConfig = TINY, **changes
+) -> LagLlama:
     named = translate_official_weights(weights, "fixture")
     return build(dataclasses.replace(config, **changes), named, "fixture")
 

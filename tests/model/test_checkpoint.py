@@ -44,7 +44,9 @@ def test_what_is_saved_is_what_is_loaded(saved):
     [
         dataclasses.replace(SMALL, head="negative_binomial", scaling="mean"),
         dataclasses.replace(SMALL, head="quantile_network", input_limit=None),
-        dataclasses.replace(SMALL, rotary="dynamic", rotary_factor=2.0, calendar="none", lags=(0, 3)),
+        dataclasses.replace(
+            SMALL, rotary="dynamic", rotary_factor=2.0, calendar="none", lags=(0, 3)
+        ),
     ],
 )
 def test_every_kind_of_config_comes_back(tmp_path, config):

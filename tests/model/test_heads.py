@@ -65,7 +65,9 @@ def test_negative_binomial_is_the_official_one_however_often_it_is_asked(officia
 def test_quantile_network_is_the_official_one(official_head):
     head, fixture = official_head("iqn")
     for prefix in ("iqn.", "iqn.train."):
-        close(head.at(fixture["x"], fixture[f"{prefix}taus"]), fixture[f"{prefix}quantile_function"])
+        close(
+            head.at(fixture["x"], fixture[f"{prefix}taus"]), fixture[f"{prefix}quantile_function"]
+        )
     loc, scale, taus = fixture["loc"], fixture["scale"], fixture["iqn.taus"]
     found = head(fixture["x"], torch.zeros(2, 4), scale)
     close(found.quantile(taus) * scale + loc, fixture["iqn.outputs"])
@@ -80,7 +82,9 @@ def test_extreme_raw_values_stay_in_the_domain(golden):
     for projection in (head.df, head.loc, head.scale):
         projection.weight = torch.nn.Parameter(torch.tensor([[1.0, 0.0]]))
         torch.nn.init.zeros_(projection.bias)
-    found = head(torch.cat([hidden, torch.zeros_like(hidden)], 1), torch.zeros(12), torch.ones(1, 1))
+    found = head(
+        torch.cat([hidden, torch.zeros_like(hidden)], 1), torch.zeros(12), torch.ones(1, 1)
+    )
     for name in ("df", "loc", "scale"):
         close(getattr(found, name), fixture[f"studentT.raw_{name}"])
 

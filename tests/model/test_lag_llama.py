@@ -176,9 +176,7 @@ def test_degenerate_series_are_as_in_the_official_code(golden):
     losses, counted = model.loss(values, observed, calendar, 1108)
     window = model.scale_window(past, seen)
     in_data_units = (losses + window.scale.log()) * counted
-    torch.testing.assert_close(
-        in_data_units, fixture["tf.loss_per_position"], rtol=2e-5, atol=2e-5
-    )
+    torch.testing.assert_close(in_data_units, fixture["tf.loss_per_position"], rtol=2e-5, atol=2e-5)
 
 
 # --- The full-size network, with weights given by a formula ---------------------------------------
@@ -222,7 +220,10 @@ def formula_weights(golden_path):
 def test_full_size_network(golden, formula_weights, case, changes, horizon):
     fixture = golden("full_size_formula")
     model = official_model(formula_weights, official_lag_llama(), **changes)
-    past, seen = fixture[f"{case}.in.past_target"], fixture[f"{case}.in.past_observed_values"].bool()
+    past, seen = (
+        fixture[f"{case}.in.past_target"],
+        fixture[f"{case}.in.past_observed_values"].bool(),
+    )
     calendar = fixture[f"{case}.in.time_feat"].repeat(len(past), 1, 1)[:, 1092:]
     values = torch.cat([past, fixture[f"{case}.in.future_target"]], dim=1)
     observed = torch.cat([seen, fixture[f"{case}.in.future_observed_values"].bool()], dim=1)
@@ -260,7 +261,9 @@ def test_number_of_parameters_and_names(golden_path):
 
 # --- Identities of our own conventions ------------------------------------------------------------
 
-SMALL = dataclasses.replace(lag_llama(), num_layers=2, num_heads=2, head_width=8, feedforward_width=32)
+SMALL = dataclasses.replace(
+    lag_llama(), num_layers=2, num_heads=2, head_width=8, feedforward_width=32
+)
 
 
 def small_model(config: LagLlamaConfig = SMALL) -> LagLlama:
@@ -271,7 +274,9 @@ def small_model(config: LagLlamaConfig = SMALL) -> LagLlama:
 
 def window_of(num_series=3, context_length=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(num_series, 1092 + context_length, generator=generator, dtype=torch.float64)
+    values = torch.randn(
+        num_series, 1092 + context_length, generator=generator, dtype=torch.float64
+    )
     observed = torch.rand(values.shape, generator=generator) > 0.1
     calendar = torch.rand(num_series, context_length + 1, 6, generator=generator) - 0.5
     return values.cumsum(dim=1), observed, calendar
@@ -293,7 +298,7 @@ def test_a_change_of_unit_changes_nothing(factor):
 
 def test_values_under_the_mask_are_never_seen():
     model = small_model()
-    values, observed, calendar = window_of()
+    values, observed, _ = window_of()
     poisoned = values.masked_fill(~observed, torch.nan)
     clean, other = model.scale_window(values, observed), model.scale_window(poisoned, observed)
     for one, two in zip(clean.parts(), other.parts(), strict=True):

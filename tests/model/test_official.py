@@ -93,14 +93,17 @@ def test_hostile_state_does_not_run(tmp_path, marker):
         b"(X\x01\x00\x00\x00aX\x01\x00\x00\x00be."
     )
     path = archive(tmp_path / "state.ckpt", pickled)
-    with pytest.raises(CheckpointError, match="state.ckpt"):
+    with pytest.raises(CheckpointError, match=r"state\.ckpt"):
         import_official(path)
 
 
 def test_a_hostile_call_inside_a_real_checkpoint_does_not_run(tmp_path, golden_path, marker):
     payload = pickle.dumps(Runs(os.system, f"touch {marker}"), protocol=2)
     path = tmp_path / "poisoned.ckpt"
-    with zipfile.ZipFile(golden_path / "tiny_reference.ckpt") as good, zipfile.ZipFile(path, "w") as bad:
+    with (
+        zipfile.ZipFile(golden_path / "tiny_reference.ckpt") as good,
+        zipfile.ZipFile(path, "w") as bad,
+    ):
         for name in good.namelist():
             content = good.read(name)
             if name.endswith("data.pkl"):

@@ -19,8 +19,12 @@ def test_scalers_are_the_official_ones(golden, scaling):
     # A row with nothing observed has location 0 and scale 1; the official mean and std scalers
     # give it the mean of the other rows, and the root of 1e-5.
     rows = [row for row in range(12) if row != 4 or scaling == "robust"]
-    torch.testing.assert_close(location[rows], fixture[f"{scaling}_loc"][rows], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(scale[rows], fixture[f"{scaling}_scale"][rows], rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(
+        location[rows], fixture[f"{scaling}_loc"][rows], rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(
+        scale[rows], fixture[f"{scaling}_scale"][rows], rtol=1e-5, atol=1e-12
+    )
     assert (location[4].item(), scale[4].item()) == (0.0, 1.0)
 
 
@@ -56,7 +60,9 @@ def test_robust_scale_follows_a_change_of_unit_and_origin(values, factor, shift)
     row = torch.tensor([values], dtype=torch.float64)
     seen = torch.ones_like(row, dtype=torch.bool)
     location, scale = location_and_scale(row, seen, lag_llama())
-    assume(row.min() < row.max() and scale > 1e-3 * row.abs().max())  # neither constant nor rounding
+    assume(
+        row.min() < row.max() and scale > 1e-3 * row.abs().max()
+    )  # neither constant nor rounding
     shift = shift * factor * row.abs().max().item()
     moved, stretched = location_and_scale(row * factor + shift, seen, lag_llama())
     slack = 1e-9 * (abs(shift) + factor * row.abs().max().item())

@@ -149,11 +149,11 @@ def stamps_from(start: np.datetime64, frequency: Frequency, first: int, count: i
     """Time stamps of steps `first` to `first + count - 1`, where step 0 is at `start`.
 
     Raises:
-        DataError: if they leave the years 1678 to 2261, which 64-bit nanoseconds can tell.
+        DataError: if they leave the years 1678 to 2260, which 64-bit nanoseconds can tell.
     """
     start = start.astype("datetime64[ns]")
     steps = np.arange(first, first + count, dtype=np.int64)
-    _check_reach(start, frequency, max(abs(first), abs(first + count)))
+    _check_reach(start, frequency, first, first + count)
     if frequency.nanoseconds:
         return start + (steps * frequency.nanoseconds).astype("timedelta64[ns]")
     day = start.astype("datetime64[D]")
@@ -164,15 +164,16 @@ def stamps_from(start: np.datetime64, frequency: Frequency, first: int, count: i
     return _place_in_month(months, day, frequency) + time_of_day
 
 
-def _check_reach(start: np.datetime64, frequency: Frequency, steps: int) -> None:
-    year_nanoseconds = 366 * _DAY
+def _check_reach(start: np.datetime64, frequency: Frequency, first: int, end: int) -> None:
     step = frequency.nanoseconds or max(frequency.months * 31, 2 * frequency.multiple) * _DAY
-    years = (steps * step) // year_nanoseconds + 1
-    year = start.astype("datetime64[Y]").astype(int) + 1970
-    if not (year - years >= 1678 and year + years <= 2261):
+    year = int(start.astype("datetime64[Y]").astype(np.int64)) + 1970
+    earliest, latest = (
+        year + steps * step // (365 * _DAY) for steps in (min(first, 0), max(end, 0))
+    )
+    if earliest < 1678 or latest > 2260:
         raise DataError(
-            f"time stamps from {start} at frequency {frequency.name!r} leave the years 1678 to 2261; "
-            "shorten the horizon, or give integer time steps instead of dates"
+            f"time stamps from {start.astype('datetime64[s]')} at frequency {frequency.name!r} leave "
+            "the years 1678 to 2260; shorten the horizon, or give whole numbers instead of dates"
         )
 
 

@@ -53,7 +53,7 @@ def read_panel(
     _check_names(frame, {"id": id_column, "time": time_column, "target": target_column})
     given = parse_frequency(frequency) if frequency else None
     time = time_column or _find_time(frame)
-    identifier = id_column or _find(frame, ID_NAMES, exclude=(time, target_column))
+    identifier = id_column or _find_id(frame, time, target_column)
     targets = [target_column] if target_column else _find_targets(frame, identifier, time)
     wide = len(targets) > 1
     columns = Columns(
@@ -120,7 +120,9 @@ def _from_arrays(data: Any) -> pd.DataFrame:
             raise DataError(f"series {number} is empty; leave it out or give it a value")
     return pd.concat(
         [
-            pd.DataFrame({"unique_id": number, "ds": np.arange(len(member)), "y": np.asarray(member)})
+            pd.DataFrame(
+                {"unique_id": number, "ds": np.arange(len(member)), "y": np.asarray(member)}
+            )
             for number, member in enumerate(data)
         ],
         ignore_index=True,
@@ -171,6 +173,16 @@ def _find_time(frame: pd.DataFrame) -> str | None:
         if not pd.api.types.is_numeric_dtype(frame[column]) and _looks_like_dates(frame[column]):
             return str(column)
     return None
+
+
+def _find_id(frame: pd.DataFrame, time: str | None, target: str | None) -> str | None:
+    """The column that names series: by its own name, or the one text column where times repeat."""
+    named = _find(frame, ID_NAMES, exclude=(time, target))
+    if named is not None or time is None or not frame[time].duplicated().any():
+        return named
+    others = [column for column in frame.columns if column not in (time, target)]
+    texts = [column for column in others if not pd.api.types.is_numeric_dtype(frame[column])]
+    return texts[0] if len(texts) == 1 else None
 
 
 def _looks_like_dates(column: pd.Series[Any]) -> bool:
@@ -307,5 +319,5 @@ def _nanoseconds(stamps: pd.Series[Any], name: str) -> npt.NDArray[np.datetime64
         return pd.DatetimeIndex(stamps).as_unit("ns").to_numpy()
     except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
         raise DataError(
-            f"column {name!r}: dates must lie in the years 1678 to 2261; use whole numbers as time steps"
+            f"column {name!r}: dates must lie in the years 1678 to 2260; use whole numbers as time steps"
         ) from error

@@ -10,8 +10,10 @@ import numpy.typing as npt
 from llamacast.data.calendar import NUM_FEATURES, Frequency, calendar_features, stamps_from
 from llamacast.data.corpora import Corpus
 from llamacast.data.panel import Panel
+from llamacast.forecast import DataError
 
 SHORTEST_HISTORY = 2
+MOST_MISSES = 10_000
 # Shares of training windows that are altered, so that the network meets what users bring.
 SHARE_CUT_SHORT = 0.15
 SHARE_WITHOUT_CALENDAR = 0.1
@@ -71,15 +73,8 @@ def last_windows(
 def calendar_window(
     start: np.datetime64, frequency: Frequency, first: int, count: int
 ) -> npt.NDArray[np.float32]:
-    """Calendar features of steps `first ... first + count - 1` of a series; 0 before its start."""
-    features = np.zeros((count, NUM_FEATURES), dtype=np.float32)
-    begin = max(first, 0)
-    num_real = first + count - begin
-    if num_real > 0:
-        features[begin - first :] = calendar_features(
-            stamps_from(start, frequency, begin, num_real), frequency
-        )
-    return features
+    """Calendar features of steps `first ... first + count - 1` of a series."""
+    return calendar_features(stamps_from(start, frequency, first, count), frequency)
 
 
 Window = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
@@ -109,15 +104,23 @@ def random_windows(
     shape: WindowShape,
     held_out: bool = False,
 ) -> Windows:
-    """Draw windows whose last value is observed and whose history moves.
+    """Draw windows around random forecast origins, each with a history that moves.
 
-    Series are drawn as `Corpus.draw_series` says.
+    Series are drawn as `Corpus.draw_series` says. What lies before a series' start or after its end
+    is not observed.
+
+    Raises:
+        DataError: if hardly any series has such a history.
     """
     drawn: list[Window] = []
+    misses = 0
     while len(drawn) < num_windows:
         window = _random_window(corpus, rng, shape, held_out)
-        if window is not None:
+        misses = 0 if window else misses + 1
+        if window:
             drawn.append(window)
+        if misses > MOST_MISSES:
+            raise DataError("the corpus has too few series that move to learn from")
     values, observed, calendar = (np.stack(part) for part in zip(*drawn, strict=True))
     return Windows(values, observed, calendar)
 
@@ -127,20 +130,25 @@ def _random_window(
 ) -> Window | None:
     index = corpus.draw_series(rng, held_out)
     series = corpus.series(index)
-    stop = int(rng.integers(SHORTEST_HISTORY + 1, len(series) + 1))
-    first = max(0, stop - shape.length)
-    if rng.random() < SHARE_CUT_SHORT:
-        latest = max(first, stop - shape.horizon - SHORTEST_HISTORY)
-        first = int(rng.integers(first, latest + 1))
-    values, observed = pad_left(series[first:stop], shape.length)
-    history = values[: shape.history][observed[: shape.history]]
-    if not observed[-1] or len(history) < SHORTEST_HISTORY or history.min() == history.max():
+    if len(series) <= SHORTEST_HISTORY:
         return None
+    origin = int(rng.integers(SHORTEST_HISTORY, len(series)))
+    first = max(0, origin - shape.history)
+    if rng.random() < SHARE_CUT_SHORT:
+        first = int(rng.integers(first, origin - SHORTEST_HISTORY + 1))
+    values, observed = pad_left(series[first:origin], shape.history)
+    history = values[observed]
+    if len(history) < SHORTEST_HISTORY or history.min() == history.max():
+        return None
+    # Padding a reversed future on its left pads the future on its right.
+    future, seen = pad_left(series[origin : origin + shape.horizon][::-1], shape.horizon)
+    values, observed = np.r_[values, future[::-1]], np.r_[observed, seen[::-1]]
     if rng.random() < SHARE_FLIPPED:
         values = -values
     calendar = np.zeros((shape.num_steps, NUM_FEATURES), dtype=np.float32)
     if rng.random() >= SHARE_WITHOUT_CALENDAR:
         start, frequency = corpus.starts[index], corpus.frequencies[index]
-        num_known = min(shape.num_steps, stop - first)
-        calendar[-num_known:] = calendar_window(start, frequency, stop - num_known, num_known)
+        end = origin + shape.horizon
+        num_known = min(shape.num_steps, end - first)
+        calendar[-num_known:] = calendar_window(start, frequency, end - num_known, num_known)
     return values, observed, calendar

@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 EXIT_BAD_INPUT = 2
+NUM_ROWS_SHOWN = 10
 
 
 @app.command()
@@ -64,10 +65,10 @@ def forecast(
     seed: Annotated[int, typer.Option(help="Same seed, same forecast.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Forecast every series of a table; print the head, or write all of it to a file.
+    """Forecast every series of a table: print the head, write all of it to a file, draw it.
 
-    Columns are found by their usual names (unique_id, ds, y; item_id, timestamp, target; date,
-    value) or named by options. One series needs no id column, a wide table needs no target column.
+    Columns are found by their usual names (unique_id, ds, y; item_id, timestamp, target) or by
+    what they hold, or named by options. One series needs no id column, a wide table no target.
     """
     with _errors_in_one_line():
         asked = _numbers(quantiles, "--quantiles", 1.0)
@@ -90,14 +91,15 @@ def forecast(
             frequency=frequency,
         )
         frame = result.to_frame(quantiles=asked, levels=intervals)
-        if output is None:
-            typer.echo(frame.head(10).to_string(index=False))
-            if len(frame) > 10:
-                typer.echo(f"... {len(frame)} rows; --output FILE writes them all")
-        elif output.suffix == ".csv":
-            frame.to_csv(output, index=False)
-        else:
-            frame.to_parquet(output, index=False)
+        typer.echo(frame.head(NUM_ROWS_SHOWN).to_string(index=False, float_format="%.6g"))
+        if len(frame) > NUM_ROWS_SHOWN:
+            typer.echo(
+                f"... {len(frame)} rows" + ("" if output else "; --output FILE writes them all")
+            )
+        if output is not None:
+            frame.to_csv(output, index=False) if output.suffix == ".csv" else frame.to_parquet(
+                output
+            )
         if plot is not None:
             result.plot(plot)
         for written in filter(None, (output, plot)):

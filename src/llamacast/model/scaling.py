@@ -9,8 +9,8 @@ from torch import Tensor
 from llamacast.model.config import LagLlamaConfig
 
 OFFICIAL_SCALE_FLOOR = 1e-10
-# A spread below this share of the location is rounding, not movement.
-ROUNDING = 1e-9
+# A spread within so many of the location's last places is rounding, not movement.
+LAST_PLACES = 4
 
 
 def location_and_scale(
@@ -49,9 +49,8 @@ def _robust(known: Tensor, config: LagLlamaConfig) -> tuple[Tensor, Tensor]:
     # before the series is constant, and is the smaller of the two where tails are light.
     deviation = (known - location).abs().nanmean(dim=1, keepdim=True)
     spread = torch.maximum(scale, deviation)
-    return location, torch.where(
-        spread > ROUNDING * location.abs(), spread, _unmoved(location, last + 1)
-    )
+    rounding = LAST_PLACES * torch.finfo(location.dtype).eps * location.abs()
+    return location, torch.where(spread > rounding, spread, _unmoved(location, last + 1))
 
 
 def _quantile_of_sorted(ordered: Tensor, last: Tensor, level: float) -> Tensor:

@@ -1,0 +1,37 @@
+# The commands of the README; CI runs `make check` and `make test`.
+PYTHON ?= python3
+# Any torch >= 2.10 will do; this one is pinned so that everybody tests the same.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+DATA := examples/data/pedestrians.csv
+
+.PHONY: forecast test check clean
+
+forecast: .venv/installed
+	$(BIN)/llamacast forecast $(DATA) --horizon 48 --nonnegative --output forecast.csv --plot forecast.png
+
+test: .venv/installed-dev
+	$(BIN)/pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_architecture.py
+
+.venv/torch:
+	$(PYTHON) -c 'import sys; sys.exit("LlamaCast needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$(TORCH)"
+	touch $@
+
+.venv/installed: .venv/torch pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed pyproject.toml
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

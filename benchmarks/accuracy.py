@@ -1,0 +1,205 @@
+"""Score Lag-Llama beside seasonal naive on rolling windows of real series it never saw.
+
+    python benchmarks/accuracy.py ../shared/data/eval [--model lag-llama] [--windows 5]
+
+Reads one parquet file for each data set (item_id, start, freq, target). The last `windows` windows
+of each series, one horizon apart, are forecast from all that came before each. Writes a table
+(accuracy.md, accuracy.csv) and a picture (accuracy.png) to benchmarks/results.
+
+CRPS is the mean weighted quantile loss over nine deciles, summed over all windows of a set; MASE
+scales by the seasonal error of each window's history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+import llamacast
+from llamacast.data.calendar import stamps_from
+from llamacast.data.corpora import Corpus, read_corpus
+from llamacast.evaluation.baselines import SeasonalNaive
+from llamacast.evaluation.metrics import (
+    DECILES,
+    mean_absolute_scaled_error,
+    mean_weighted_quantile_loss,
+    seasonal_error,
+)
+
+RESULTS = Path(__file__).parent / "results"
+
+# Horizon and season of each set, from its publication.
+PROTOCOL = {
+    "weather": (30, 7),
+    "weather_2020": (30, 7),
+    "pedestrian_counts": (24, 24),
+    "ett_m2": (24, 96),
+    "exchange_rate": (30, 5),
+    "beijing_pm25": (24, 24),
+}
+LEAST_HISTORY_SEASONS = 2
+# Windows given to a model at a time; memory, not scores, depends on it.
+CHUNK = 400
+
+
+def rolling_windows(
+    corpus: Corpus, horizon: int, season: int, num_windows: int
+) -> tuple[list[pd.DataFrame], np.ndarray, np.ndarray]:
+    """Histories as long frames, actuals `(window, horizon)`, seasonal errors `(window,)`."""
+    histories, actuals, errors = [], [], []
+    for series in range(corpus.num_series):
+        values = corpus.series(series).astype(np.float64)
+        stamps = stamps_from(corpus.starts[series], corpus.frequencies[series], 0, len(values))
+        for window in range(num_windows):
+            cut = len(values) - horizon * (window + 1)
+            enough = cut >= max(LEAST_HISTORY_SEASONS * season, horizon)
+            future = values[max(cut, 0) : cut + horizon]
+            if not enough or np.isnan(values[:cut]).all() or np.isnan(future).all():
+                continue
+            name = f"{series}/{window}"
+            histories.append(
+                pd.DataFrame({"unique_id": name, "ds": stamps[:cut], "y": values[:cut]})
+            )
+            actuals.append(future)
+            errors.append(seasonal_error(values[:cut], season))
+    return histories, np.stack(actuals), np.array(errors)
+
+
+def deciles(forecaster, histories: list[pd.DataFrame], horizon: int, frequency: str) -> np.ndarray:
+    """Deciles of every window, `(window, horizon, 9)`."""
+    found = []
+    for first in range(0, len(histories), CHUNK):
+        table = pd.concat(histories[first : first + CHUNK])
+        forecast = forecaster.forecast(table, horizon, frequency=frequency)
+        found.append(forecast.quantile(DECILES))
+    return np.concatenate(found)
+
+
+def score_set(name: str, folder: Path, forecasters: dict, num_windows: int) -> list[dict]:
+    horizon, season = PROTOCOL[name]
+    corpus = read_corpus(folder / f"{name}.parquet")
+    histories, actuals, errors = rolling_windows(corpus, horizon, season, num_windows)
+    rows = []
+    for model, forecaster in forecasters.items():
+        if isinstance(forecaster, SeasonalNaive):
+            forecaster = SeasonalNaive(season)
+        began = time.perf_counter()
+        quantiles = deciles(forecaster, histories, horizon, corpus.frequencies[0].name)
+        rows.append(
+            {
+                "data set": name,
+                "model": model,
+                "series": corpus.num_series,
+                "windows": len(histories),
+                "horizon": horizon,
+                "CRPS": mean_weighted_quantile_loss(actuals, quantiles),
+                "MASE": mean_absolute_scaled_error(actuals, quantiles[..., 4], errors),
+                "coverage 80": float(coverage(actuals, quantiles)),
+                "seconds": time.perf_counter() - began,
+            }
+        )
+        print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
+    return rows
+
+
+def coverage(actuals: np.ndarray, quantiles: np.ndarray) -> float:
+    """Share of observed actuals between the first and the last decile."""
+    inside = (actuals >= quantiles[..., 0]) & (actuals <= quantiles[..., -1])
+    return inside[np.isfinite(actuals)].mean()
+
+
+def summarise(rows: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Scores side by side, ratios to seasonal naive, and their geometric mean in the last row."""
+    wide = rows.pivot(index="data set", columns="model", values=["CRPS", "MASE", "coverage 80"])
+    table = pd.DataFrame(
+        {
+            "windows": rows[rows.model == model].set_index("data set").windows,
+            "CRPS": wide["CRPS"][model],
+            "CRPS seasonal naive": wide["CRPS"]["seasonal-naive"],
+            "MASE": wide["MASE"][model],
+            "MASE seasonal naive": wide["MASE"]["seasonal-naive"],
+            "coverage of 80 %": wide["coverage 80"][model],
+        }
+    ).reindex([name for name in PROTOCOL if name in wide.index])
+    table.insert(3, "CRPS ratio", table["CRPS"] / table["CRPS seasonal naive"])
+    table.insert(6, "MASE ratio", table["MASE"] / table["MASE seasonal naive"])
+    geometric = {
+        column: np.exp(np.log(table[column]).mean()) for column in ("CRPS ratio", "MASE ratio")
+    }
+    return pd.concat([table, pd.DataFrame(geometric, index=["geometric mean"])])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    shown = table.map(
+        lambda value: "" if pd.isna(value) else f"{value:.3f}".rstrip("0").rstrip(".")
+    )
+    lines = [
+        "| data set | " + " | ".join(shown.columns) + " |",
+        "|---" * (len(shown.columns) + 1) + "|",
+    ]
+    lines += [
+        f"| {name} | " + " | ".join(row) + " |" for name, row in zip(shown.index, shown.values)
+    ]
+    return "\n".join(lines)
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(table))
+    for offset, column, colour in ((-0.2, "CRPS ratio", "#1d3f73"), (0.2, "MASE ratio", "#8fb0dc")):
+        axes.bar(places + offset, table[column], 0.38, color=colour, label=column)
+    axes.axhline(1.0, color="#c2452d", linewidth=1.0, label="seasonal naive")
+    axes.set_xticks(places, [name.replace("_", "\n") for name in table.index], fontsize="small")
+    axes.set_ylabel("lower is better")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small", ncols=3)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder of parquet files")
+    parser.add_argument("--model", default="lag-llama", help="packaged model, or the folder of one")
+    parser.add_argument("--windows", type=int, default=5, help="rolling windows of each series")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    arguments = parser.parse_args()
+
+    model = Path(arguments.model).name
+    forecasters = {
+        model: llamacast.load(arguments.model, device="cpu"),
+        "seasonal-naive": SeasonalNaive(),
+    }
+    rows: list[dict] = []
+    for name in PROTOCOL:
+        if (arguments.data / f"{name}.parquet").exists():
+            rows += score_set(name, arguments.data, forecasters, arguments.windows)
+    if not rows:
+        parser.error(f"{arguments.data} holds none of {', '.join(PROTOCOL)}")
+    table = summarise(pd.DataFrame(rows), model)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(arguments.output / "accuracy.csv", index=False, float_format="%.6g")
+    threads = os.environ.get("OMP_NUM_THREADS", "idle cores, at most " + str(os.cpu_count()))
+    (arguments.output / "accuracy.md").write_text(
+        f"# {model} beside seasonal naive\n\n{markdown(table)}\n\n"
+        f"Command: `python benchmarks/accuracy.py {arguments.data} --windows {arguments.windows}`. "
+        "CRPS is the mean weighted quantile loss over nine deciles (100 sample paths, seed 0); ratios are to "
+        "seasonal naive with normal errors; lower is better. "
+        f"{datetime.date.today()}, {platform.machine()} with {os.cpu_count()} cores, threads: {threads}, "
+        f"{sum(row['seconds'] for row in rows if row['model'] == model) / 60:.0f} minutes for the model.\n\n"
+        "![ratios](accuracy.png)\n"
+    )
+    draw(table, arguments.output / "accuracy.png")
+    print(f"\n{markdown(table)}\n\nwrote {arguments.output}/accuracy.{{md,csv,png}}")
+
+
+if __name__ == "__main__":
+    main()

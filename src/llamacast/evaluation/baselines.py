@@ -1,0 +1,64 @@
+"""Forecasters to be better than."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from llamacast.data.calendar import season_length
+from llamacast.data.frame import Table, read_panel
+from llamacast.forecast import Forecast, history_shown
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SeasonalNaive:
+    """Repeats the last season; normal errors whose variance grows by one with every season.
+
+    Samples are evenly spaced quantiles: marginals are exact, paths are not joint.
+    """
+
+    season: int | None = None
+    """Steps in a season; None takes the frequency's own."""
+    num_samples: int = 99
+
+    def forecast(self, data: Table, horizon: int, *, frequency: str | None = None) -> Forecast:
+        """See `Forecaster.forecast`."""
+        panel = read_panel(data, frequency=frequency)
+        samples, index, history = [], [], []
+        for values, axis in zip(panel.values, panel.axes, strict=True):
+            natural = season_length(axis.frequency) if axis.frequency else 1
+            samples.append(self._sample(_carried(values), self.season or natural, horizon))
+            index.append(axis.index(len(values), horizon))
+            shown = min(len(values), history_shown(horizon))
+            history.append(pd.Series(values[-shown:], axis.index(len(values) - shown, shown)))
+        return Forecast(
+            np.stack(samples),
+            panel.ids,
+            index,
+            history,
+            "seasonal-naive",
+            panel.columns.id,
+            panel.columns.time,
+        )
+
+    def _sample(self, values: Floats, season: int, horizon: int) -> Floats:
+        """Shape `(sample, horizon)`."""
+        season = season if season <= len(values) else 1
+        steps = np.arange(horizon)
+        errors = values[season:] - values[:-season]
+        deviation = np.sqrt(np.mean(errors**2)) if len(errors) else 0.0
+        levels = (np.arange(self.num_samples) + 0.5) / self.num_samples
+        normal = np.array([NormalDist().inv_cdf(level) for level in levels])
+        spread = deviation * np.sqrt(steps // season + 1.0)
+        return values[-season:][steps % season] + spread * normal[:, None]
+
+
+def _carried(values: Floats) -> Floats:
+    """Missing values become the last one seen; those before any, the first one seen."""
+    return np.asarray(pd.Series(values).ffill().bfill(), dtype=np.float64)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from llamacast.interfaces.cli import app
+
+
+@pytest.fixture
+def run():
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def table(tmp_path):
+    stamps = pd.date_range("2024-01-01", periods=100, freq="D")
+    frame = pd.DataFrame({"shop": "x", "day": stamps, "sold": np.arange(100.0), "staff": 3})
+    frame.to_csv(tmp_path / "shops.csv", index=False)
+    return tmp_path / "shops.csv"
+
+
+COLUMNS = ("--id-column", "shop", "--time-column", "day", "--target-column", "sold")
+
+
+def test_a_forecast_is_printed_written_and_drawn(run, table, tmp_path):
+    output, plot = tmp_path / "out.csv", tmp_path / "out.png"
+    result = run(
+        "forecast", table, "--horizon", 14, *COLUMNS, "--quantiles", "0.2,0.8", "--levels", "90",
+        "--num-samples", 20, "--output", output, "--plot", plot,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    frame = pd.read_csv(output)
+    expected = ["shop", "day", "mean", "0.2", "0.8", "lag-llama-lo-90", "lag-llama-hi-90"]
+    assert list(frame.columns) == expected
+    assert frame.day.iloc[0] == "2024-04-10"
+    assert len(frame) == 14
+    assert plot.stat().st_size > 10_000
+    assert "2024-04-10" in result.output
+    assert str(output) in result.output
+    assert str(plot) in result.output
+
+
+def test_same_seed_same_file(run, table, tmp_path):
+    for name in ("one", "two"):
+        path = tmp_path / f"{name}.parquet"
+        result = run(
+            "forecast", table, "--horizon", 3, *COLUMNS, "--num-samples", 5, "--output", path
+        )
+        assert result.exit_code == 0, result.output
+    one, two = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--horizon", 0), "horizon"),
+        (("--horizon", 3), "target_column"),
+        (("--horizon", 3, *COLUMNS, "--time-column", "week"), "'week'"),
+        (("--horizon", 3, *COLUMNS, "--quantiles", "0.5,x"), "--quantiles"),
+        (("--horizon", 3, *COLUMNS, "--quantiles", "1.5"), "--quantiles"),
+        (("--horizon", 3, *COLUMNS, "--output", "out.xlsx"), "--output"),
+        (("--horizon", 3, *COLUMNS, "--output", "/nowhere/out.csv"), "/nowhere"),
+        (("--horizon", 3, *COLUMNS, "--model", "gpt"), "gpt"),
+        (("--horizon", 3, *COLUMNS, "--frequency", "x"), "frequency"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_code_2(run, table, arguments, message):
+    result = run("forecast", table, *arguments)
+    assert result.exit_code == 2, result.output
+    lines = result.output.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+def test_a_missing_file_is_named(run, tmp_path):
+    result = run("forecast", tmp_path / "none.csv", "--horizon", 3)
+    assert result.exit_code == 2
+    assert "none.csv" in result.output
+
+
+def test_convert(run, golden_path, tmp_path):
+    result = run("convert", golden_path / "tiny_reference.ckpt", tmp_path / "tiny")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "tiny" / "model.safetensors").exists()
+    (tmp_path / "bad.ckpt").write_text("junk")
+    result = run("convert", tmp_path / "bad.ckpt", tmp_path / "bad")
+    assert result.exit_code == 2
+    assert "bad.ckpt" in result.output
+    assert not (tmp_path / "bad").exists()
+
+
+def test_pretrain_trains_stops_and_goes_on(run, tmp_path):
+    rng = np.random.default_rng(0)
+    pd.DataFrame(
+        {
+            "item_id": [str(n) for n in range(20)],
+            "start": pd.Timestamp("2024-01-01"),
+            "freq": "D",
+            "target": [rng.normal(size=120).astype(np.float32) for _ in range(20)],
+        }
+    ).to_parquet(tmp_path / "corpus.parquet")
+    common = ("--tokens-per-batch", 64, "--output", tmp_path / "run", "--device", "cpu")
+    assert run("pretrain", tmp_path / "corpus.parquet", *common, "--steps", 2).exit_code == 0
+    result = run("pretrain", tmp_path / "corpus.parquet", *common, "--steps", 3)
+    assert result.exit_code == 0, result.output
+    assert "step 3" in result.output
+    assert (tmp_path / "run" / "loss.png").exists()
+    assert run("pretrain", tmp_path / "corpus.parquet", *common).exit_code == 2
+    assert run("pretrain", tmp_path / "nothing", *common, "--steps", 1).exit_code == 2
+
+
+def test_help_is_for_newcomers(run):
+    text = run("forecast", "--help").output
+    for word in ("--horizon", "--quantiles", "--output", "--plot", "CSV", "unique_id"):
+        assert word in text

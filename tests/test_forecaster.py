@@ -1,0 +1,229 @@
+"""The facade with the packaged weights: from a table to a forecast."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llamacast
+from llamacast import CheckpointError, DataError
+from llamacast.model import checkpoint
+
+HORIZON = 6
+
+
+@pytest.fixture(scope="module")
+def forecaster():
+    return llamacast.load("lag-llama", device="cpu")
+
+
+def hourly(num_steps=200, num_series=3, start="2024-01-01"):
+    rng = np.random.default_rng(0)
+    stamps = pd.date_range(start, periods=num_steps, freq="h")
+    day = 10 + 5 * np.sin(np.arange(num_steps) * 2 * np.pi / 24)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "unique_id": f"s{n}",
+                    "ds": stamps,
+                    "y": (n + 1) * (day + rng.normal(size=num_steps)),
+                }
+            )
+            for n in range(num_series)
+        ],
+        ignore_index=True,
+    )
+
+
+def test_a_forecast_goes_on_where_series_end(forecaster):
+    frame = hourly()
+    forecast = forecaster.forecast(frame, HORIZON, num_samples=20)
+    assert forecast.samples.shape == (3, 20, HORIZON)
+    assert np.isfinite(forecast.samples).all()
+    assert list(forecast.ids) == ["s0", "s1", "s2"]
+    assert forecast.index[0][0] == frame.ds.max() + pd.Timedelta("1h")
+    assert forecast.model == "lag-llama"
+    assert forecast.history[0].iloc[-1] == frame.y[199]
+
+
+def test_same_seed_same_numbers(forecaster):
+    frame = hourly()
+    one, two, other = (
+        forecaster.forecast(frame, HORIZON, num_samples=5, seed=seed).samples for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not np.allclose(one, other)
+
+
+def test_a_series_does_not_depend_on_its_neighbours(forecaster):
+    frame = hourly()
+    together = forecaster.forecast(frame, HORIZON, num_samples=10)
+    turned = forecaster.forecast(frame.iloc[::-1], HORIZON, num_samples=10)
+    for row, name in enumerate(together.ids):
+        alone = forecaster.forecast(frame[frame.unique_id == name], HORIZON, num_samples=10)
+        np.testing.assert_allclose(alone.samples[0], together.samples[row], rtol=1e-4)
+        place = list(turned.ids).index(name)
+        np.testing.assert_allclose(turned.samples[place], together.samples[row], rtol=1e-4)
+
+
+def test_parts_are_the_whole(forecaster):
+    frame = hourly()
+    whole = forecaster.forecast(frame, HORIZON, num_samples=10).samples
+    for memory in (1, 2_000_000, 6_000_000):
+        parts = forecaster.forecast(
+            frame, HORIZON, num_samples=10, memory_bytes=memory, progress=False
+        )
+        np.testing.assert_allclose(parts.samples, whole, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_a_change_of_unit_changes_the_unit_alone(forecaster, factor):
+    frame = hourly()
+    plain = forecaster.forecast(frame, HORIZON, num_samples=10).samples
+    other = forecaster.forecast(frame.assign(y=frame.y * factor), HORIZON, num_samples=10).samples
+    np.testing.assert_allclose(other, plain * factor, rtol=1e-3)
+
+
+def test_intervals_widen_with_the_horizon(forecaster):
+    walk = pd.Series(np.random.default_rng(0).normal(size=400).cumsum())
+    forecast = forecaster.forecast(walk, 48, num_samples=200)
+    low, high = forecast.interval(80)
+    width = (high - low)[0]
+    assert width[-1] > 2 * width[0]
+
+
+def test_paths_are_joint(forecaster):
+    """Sums of paths vary as correlated steps do, not as independent ones."""
+    walk = pd.Series(np.random.default_rng(0).normal(size=400).cumsum())
+    paths = forecaster.forecast(walk, 24, num_samples=200).samples[0]
+    independent = paths.var(axis=0).sum()
+    assert paths.sum(axis=1).var() > 3 * independent
+
+
+AWKWARD = {
+    "constant": np.full(100, 7.0),
+    "zeros": np.zeros(100),
+    "intermittent": np.where(np.arange(200) % 5 == 0, 5.0, 0.0),
+    "single": np.array([42.0]),
+    "two": np.array([1.0, 2.0]),
+    "missing tail": np.r_[np.arange(50.0), [np.nan] * 30],
+    "mostly missing": np.where(np.arange(300) % 50 == 0, 1.0 * np.arange(300), np.nan),
+    "large": 1e12 + np.random.default_rng(0).normal(size=100),
+    "huge": 1e30 * np.random.default_rng(0).normal(size=100),
+    "tiny": 1e-12 * np.random.default_rng(0).normal(size=100),
+    "outlier": np.r_[np.random.default_rng(0).normal(size=100), 1e6, np.zeros(3)],
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_series_have_sensible_forecasts(forecaster, name):
+    values = AWKWARD[name]
+    samples = forecaster.forecast(values, 12, num_samples=50).samples
+    assert np.isfinite(samples).all()
+    seen = values[np.isfinite(values)]
+    reach = np.ptp(seen) or abs(seen).max()  # a constant is told by its size
+    median = np.median(samples, axis=1)
+    assert (median >= seen.min() - 3 * reach).all()
+    assert (median <= seen.max() + 3 * reach).all()
+
+
+def test_constants_stay_constant(forecaster):
+    samples = forecaster.forecast(AWKWARD["constant"], 12, num_samples=50).samples
+    np.testing.assert_allclose(samples, 7.0, atol=0.05)
+    assert not forecaster.forecast(AWKWARD["zeros"], 12, num_samples=50).samples.any()
+
+
+def test_intermittent_demand_is_not_zero(forecaster):
+    """The official scaler collapses on it."""
+    samples = forecaster.forecast(AWKWARD["intermittent"], 20, num_samples=100).samples
+    assert samples.std() > 0.2
+
+
+def test_far_from_zero_nothing_is_lost(forecaster):
+    noise = np.random.default_rng(0).normal(size=300)
+    near = forecaster.forecast(noise + 1e4, 6, num_samples=20).samples - 1e4
+    far = forecaster.forecast(noise + 1e10, 6, num_samples=20).samples - 1e10
+    assert np.std(far) == pytest.approx(np.std(near), rel=0.2)
+
+
+def test_options_hold_for_every_path(forecaster):
+    counts = pd.Series(np.random.default_rng(0).poisson(1.0, 300))
+    samples = forecaster.forecast(counts, 12, nonnegative=True, integer=True).samples
+    assert (samples >= 0).all()
+    assert (samples == samples.round()).all()
+    plain = forecaster.forecast(counts, 12).samples
+    assert (plain < 0).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"horizon": 0}, "horizon"),
+        ({"horizon": -3}, "horizon"),
+        ({"horizon": 2.5}, "horizon"),
+        ({"horizon": True}, "horizon"),
+        ({"num_samples": 0}, "num_samples"),
+        ({"context_length": 0}, "context_length"),
+        ({"frequency": "never"}, "frequency"),
+    ],
+)
+def test_bad_requests_are_refused(forecaster, arguments, message):
+    with pytest.raises(DataError, match=message):
+        forecaster.forecast(hourly(), **{"horizon": HORIZON} | arguments)
+
+
+def test_the_context_can_be_chosen(forecaster):
+    frame = hourly(num_steps=1000, num_series=1)
+    short, long = (
+        forecaster.forecast(frame, HORIZON, num_samples=5, context_length=length).samples
+        for length in (32, 512)
+    )
+    assert short.shape == long.shape
+    assert not np.allclose(short, long)
+
+
+def test_what_is_saved_is_what_is_loaded(forecaster, tmp_path):
+    forecaster.save(tmp_path / "copy")
+    copy = llamacast.load(tmp_path / "copy", device="cpu")
+    assert copy.name == "copy"
+    frame = hourly()
+    np.testing.assert_array_equal(
+        copy.forecast(frame, HORIZON, num_samples=5).samples,
+        forecaster.forecast(frame, HORIZON, num_samples=5).samples,
+    )
+
+
+def test_unknown_models_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"gpt.*lag-llama"):
+        llamacast.load("gpt")
+    with pytest.raises(CheckpointError, match=r"convert"):
+        llamacast.load("lag-llama.ckpt")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        llamacast.load(tmp_path)
+    with pytest.raises(ValueError, match="dtype"):
+        llamacast.load(dtype="int3")
+
+
+def test_an_official_checkpoint_is_converted_and_forecasts(golden_path, tmp_path):
+    llamacast.convert(golden_path / "tiny_reference.ckpt", tmp_path / "tiny")
+    tiny = llamacast.load(tmp_path / "tiny", device="cpu")
+    assert np.isfinite(tiny.forecast(hourly(), HORIZON, num_samples=5).samples).all()
+    (tmp_path / "junk.ckpt").write_text("junk")
+    with pytest.raises(CheckpointError, match=r"junk\.ckpt"):
+        llamacast.convert(tmp_path / "junk.ckpt", tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_counts_can_be_forecast_with_a_count_head(tmp_path):
+    config = dataclasses.replace(
+        llamacast.load().model.config, head="negative_binomial", scaling="mean", num_layers=1
+    )
+    checkpoint.save(checkpoint.LagLlama(config), tmp_path)
+    counts = pd.Series(np.random.default_rng(0).poisson(20.0, 300))
+    samples = llamacast.load(tmp_path, device="cpu").forecast(counts, 3, num_samples=20).samples
+    np.testing.assert_allclose(samples, samples.round(), atol=1e-4)
+    assert (samples >= 0).all()
