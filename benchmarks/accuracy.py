@@ -146,7 +146,7 @@ def markdown(table: pd.DataFrame) -> str:
         "|---" * (len(shown.columns) + 1) + "|",
     ]
     lines += [
-        f"| {name} | " + " | ".join(row) + " |" for name, row in zip(shown.index, shown.values)
+        f"| {name} | " + " | ".join(row) + " |" for name, row in zip(shown.index, shown.values, strict=True)
     ]
     return "\n".join(lines)
 

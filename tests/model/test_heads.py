@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from llamacast.model.config import lag_llama
+from llamacast.model.config import lag_llama, official_lag_llama
 from llamacast.model.heads import NegativeBinomial, Normal, StudentT, make_head
 from llamacast.model.official import translate_official_weights
 
@@ -23,7 +23,7 @@ def official_head(golden):
         fixture = golden("heads")
         scaling = "mean" if key == "neg_bin" else "robust"
         config = dataclasses.replace(
-            lag_llama(), num_heads=3, head_width=8, head=HEADS[key], scaling=scaling
+            official_lag_llama(), num_heads=3, head_width=8, head=HEADS[key], scaling=scaling
         )
         head = make_head(config)
         named = {f"param_proj.{name}": w for name, w in fixture.under(f"{key}.w.").items()}
@@ -78,7 +78,7 @@ def test_extreme_raw_values_stay_in_the_domain(golden):
     fixture = golden("heads")
     raw = fixture["studentT.raw"]
     hidden = raw[:, None]
-    head = make_head(dataclasses.replace(lag_llama(), num_heads=1, head_width=2))
+    head = make_head(dataclasses.replace(official_lag_llama(), num_heads=1, head_width=2))
     for projection in (head.df, head.loc, head.scale):
         projection.weight = torch.nn.Parameter(torch.tensor([[1.0, 0.0]]))
         torch.nn.init.zeros_(projection.bias)

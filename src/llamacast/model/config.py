@@ -60,8 +60,9 @@ class LagLlamaConfig:
     alters; or log1p(|location|) and log(scale)."""
     anchor: Literal["lags", "location"] = "lags"
     """Where a predicted location is counted from: a mean of the token's own lags, weighted by a
-    softmax over them (so that a season, or the current value, can be copied), or the window's
-    location."""
+    softmax over them (so that a season, or the current value, can be copied), in units of the
+    predicted spread (so that calm series are told apart finely); or the window's location, in
+    scales."""
     calendar: Literal["next", "current", "none"] = "next"
     """Calendar features of the step being predicted, of the token's own step, or none."""
     input_limit: float | None = 5.0

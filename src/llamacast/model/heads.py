@@ -161,22 +161,26 @@ def _poisson_quantile(rate: Tensor, level: Tensor) -> Tensor:
 class StudentTHead(nn.Module):
     """Degrees of freedom above 2 (a finite variance), location, scale."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, in_spreads: bool) -> None:
         super().__init__()
+        self.in_spreads = in_spreads
         self.df, self.loc, self.scale = (nn.Linear(width, 1) for _ in range(3))
 
     def forward(self, hidden: Tensor, anchor: Tensor, scale: Tensor) -> StudentT:
         df = 2.0 + functional.softplus(self.df(hidden).squeeze(-1))
-        return StudentT(df, anchor + self.loc(hidden).squeeze(-1), _positive(self.scale(hidden)))
+        spread = _positive(self.scale(hidden))
+        return StudentT(df, _located(self.loc(hidden), anchor, spread, self.in_spreads), spread)
 
 
 class NormalHead(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, in_spreads: bool) -> None:
         super().__init__()
+        self.in_spreads = in_spreads
         self.loc, self.scale = nn.Linear(width, 1), nn.Linear(width, 1)
 
     def forward(self, hidden: Tensor, anchor: Tensor, scale: Tensor) -> Normal:
-        return Normal(anchor + self.loc(hidden).squeeze(-1), _positive(self.scale(hidden)))
+        spread = _positive(self.scale(hidden))
+        return Normal(_located(self.loc(hidden), anchor, spread, self.in_spreads), spread)
 
 
 class NegativeBinomialHead(nn.Module):
@@ -249,15 +253,22 @@ class QuantileFunction:
         return torch.stack(draws).mean(dim=0)
 
 
+def _located(raw: Tensor, anchor: Tensor, spread: Tensor, in_spreads: bool) -> Tensor:
+    """The anchor and a distance from it, told in predicted spreads or in scaled units."""
+    distance = raw.squeeze(-1)
+    return anchor + (distance * spread if in_spreads else distance)
+
+
 def _positive(raw: Tensor) -> Tensor:
     return functional.softplus(raw.squeeze(-1)).clamp(min=torch.finfo(raw.dtype).eps)
 
 
 def make_head(config: LagLlamaConfig) -> nn.Module:
-    heads = {
-        "student_t": StudentTHead,
-        "normal": NormalHead,
-        "negative_binomial": NegativeBinomialHead,
-        "quantile_network": QuantileNetworkHead,
-    }
-    return heads[config.head](config.width)
+    in_spreads = config.anchor == "lags"
+    if config.head == "student_t":
+        return StudentTHead(config.width, in_spreads)
+    if config.head == "normal":
+        return NormalHead(config.width, in_spreads)
+    if config.head == "negative_binomial":
+        return NegativeBinomialHead(config.width)
+    return QuantileNetworkHead(config.width)
