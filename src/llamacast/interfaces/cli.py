@@ -20,6 +20,8 @@ app = typer.Typer(
 
 EXIT_BAD_INPUT = 2
 NUM_ROWS_SHOWN = 10
+# Libraries that come with an extra only.
+EXTRAS = {"lightning_fabric": "train"}
 
 
 @app.command()
@@ -173,6 +175,8 @@ def _errors_in_one_line() -> Iterator[None]:
     except Exception as error:
         from llamacast.forecast import CheckpointError, DataError
 
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+            _refuse(f"{error.name} is missing; pip install 'llamacast[{EXTRAS[error.name]}]'")
         if not isinstance(error, (DataError, CheckpointError)):
             raise
         _refuse(str(error))
