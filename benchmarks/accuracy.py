@@ -146,7 +146,8 @@ def markdown(table: pd.DataFrame) -> str:
         "|---" * (len(shown.columns) + 1) + "|",
     ]
     lines += [
-        f"| {name} | " + " | ".join(row) + " |" for name, row in zip(shown.index, shown.values, strict=True)
+        f"| {name} | " + " | ".join(row) + " |"
+        for name, row in zip(shown.index, shown.values, strict=True)
     ]
     return "\n".join(lines)
 

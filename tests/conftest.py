@@ -21,9 +21,12 @@ import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 matplotlib.use("agg")
 torch.set_num_threads(1)
+settings.register_profile("llamacast", deadline=None, derandomize=True)
+settings.load_profile("llamacast")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -151,7 +151,8 @@ class Forecast:
             self._draw(axes[number], number, actuals)
         for spare in axes[shown:]:
             spare.set_visible(False)
-        axes[0].legend(loc="upper left", fontsize="small", frameon=False)
+        drawn = axes[0].get_legend_handles_labels()
+        figure.legend(*drawn, loc="outside upper center", ncols=6, fontsize="small", frameon=False)
         if path is not None:
             figure.savefig(Path(path), dpi=120)
         return figure

@@ -147,7 +147,7 @@ def pretrain(
     The folder receives model/ (for --model), log.csv, loss.png, and state.pt, from which a run that
     was stopped goes on. Each row of the data is a series: item_id, start, freq, target (a list).
     """
-    with _errors_in_one_line():
+    with _errors_in_one_line("the same command goes on from the last checkpoint"):
         if (minutes is None) == (steps is None):
             _refuse("give one of --minutes and --steps")
         from llamacast.training.pretrain import run_pretraining
@@ -168,7 +168,7 @@ def pretrain(
 
 
 @contextmanager
-def _errors_in_one_line() -> Iterator[None]:
+def _errors_in_one_line(interrupted: str = "nothing was written") -> Iterator[None]:
     """Bad input ends with one line and exit code 2; anything else is our fault and shows itself."""
     try:
         yield
@@ -181,7 +181,7 @@ def _errors_in_one_line() -> Iterator[None]:
             raise
         _refuse(str(error))
     except KeyboardInterrupt:
-        typer.echo("interrupted; nothing was written", err=True)
+        typer.echo(f"interrupted; {interrupted}", err=True)
         sys.exit(130)
 
 

@@ -119,7 +119,8 @@ class LagLlama(nn.Module):
 
         The window is scaled by its first `history_length` steps, as in a forecast made there;
         the steps after them are the horizon. `calendar` describes the window's last steps; there
-        is a token for each of them but the last, which is only predicted.
+        is a token for each of them but the last, which is only predicted. `noise` is added to
+        what is predicted, in scaled units.
         """
         num_tokens = calendar.shape[1] - 1
         window = self.scale_window(values[:, :history_length], observed[:, :history_length])
@@ -134,6 +135,8 @@ class LagLlama(nn.Module):
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw weights: deviation 1/sqrt(inputs), residual outputs shrunk by depth, head small."""
         for name, weight in self.named_parameters():
+            if name.endswith("slope.weight"):
+                continue
             if weight.dim() < 2:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
