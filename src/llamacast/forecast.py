@@ -113,20 +113,25 @@ class Forecast:
 
         if quantiles is None and levels is None:
             quantiles = DEFAULT_QUANTILES
-        columns: dict[str, Any] = {}
+        labels: dict[str, Any] = {}
         if self.id_column is not None:
             positions = np.repeat(np.arange(len(self.ids)), self.horizon)
-            columns[self.id_column] = pd.Index(self.ids).take(positions)
+            labels[self.id_column] = pd.Index(self.ids).take(positions)
         first, *others = self.index
-        columns[self.time_column] = first.append(others) if others else first
-        columns["mean"] = self.mean.ravel()
+        labels[self.time_column] = first.append(others) if others else first
+        columns: dict[str, Any] = {"mean": self.mean.ravel()}
         for q in quantiles or ():
             columns[f"{q:g}"] = self.quantile(q).ravel()
         for level in levels or ():
             low, high = self.interval(level)
             columns[f"{self.model}-lo-{level:g}"] = low.ravel()
             columns[f"{self.model}-hi-{level:g}"] = high.ravel()
-        return pd.DataFrame(columns)
+        own = labels.keys() & columns.keys()
+        if own:
+            raise DataError(
+                f"the data's column {own.pop()!r} is also one of the forecast's; rename it"
+            )
+        return pd.DataFrame({**labels, **columns})
 
     def plot(
         self,
@@ -172,7 +177,7 @@ class Forecast:
             seen = self._actuals_of(actuals, number)
             axes.plot(times, seen, color="#c2452d", linewidth=1.2, label="actual")
         if len(self.ids) > 1 or self.id_column is not None:
-            axes.set_title(str(self.ids[number]), fontsize="medium")
+            axes.set_title(str(self.ids[number]), fontsize="medium", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(axis="x", labelrotation=30, labelsize="small")
 

@@ -146,14 +146,16 @@ def load(
     """Load a packaged forecaster by name ("lag-llama"), or one saved in a folder.
 
     Args:
+        model: a packaged name, or a folder ("./lag-llama" where a folder has a packaged name).
         device: "auto" (the first of cuda, mps, cpu that is there) or a torch device.
         dtype: "float32", or "bfloat16" for less memory and, on hardware made for it, more speed.
 
     Raises:
         CheckpointError: if there is no such model, or its files are damaged.
+        DataError: if the device is not there.
     """
     path = Path(model)
-    if str(model) in PACKAGED and not path.is_dir():
+    if str(model) in PACKAGED:
         path = Path(str(files("llamacast") / "weights" / str(model)))
     if path.suffix == ".ckpt":
         raise CheckpointError(f"{path}: convert it first: llamacast convert {path} DIRECTORY")
@@ -221,7 +223,15 @@ def _check_whole(name: str, value: int, largest: int) -> None:
 
 def _device(name: str) -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"device {name!r} cannot be used here ({reason}); try 'auto'"
+            ) from error
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

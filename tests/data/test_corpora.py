@@ -40,7 +40,7 @@ def test_a_column_parts_one_file_into_data_sets(tmp_path):
 def test_small_data_sets_are_drawn_more_often_than_their_size(tmp_path):
     table(["x"], 10_000).to_parquet(tmp_path / "large.parquet")
     table(["y"], 100).to_parquet(tmp_path / "small.parquet")
-    weights = read_corpus(tmp_path).dataset_weights()
+    weights = read_corpus(tmp_path).dataset_weights
     assert weights.sum() == pytest.approx(1.0)
     assert 0.01 < weights[1] < weights[0]
 

@@ -169,14 +169,30 @@ def test_degenerate_series_are_as_in_the_official_code(golden):
     calendar = torch.cat([calendar, fixture["in.future_time_feat"]], dim=1)[:, 1092:]
     steps = naive_decode(model, past, seen, calendar, horizon=5)
     for key, expected in fixture.under("decode.").items():
-        # float32 sums of 1e12-sized inputs differ in their last digits from build to build
-        torch.testing.assert_close(steps[key], expected, rtol=2e-5, atol=1e-5, msg=key)
+        torch.testing.assert_close(steps[key], expected, **TOLERANCE, msg=key)
     values = torch.cat([past, fixture["in.future_target"]], dim=1)
     observed = torch.cat([seen, fixture["in.future_observed_values"].bool()], dim=1)
     losses, counted = model.loss(values, observed, calendar, 1108)
     window = model.scale_window(past, seen)
     in_data_units = (losses + window.scale.log()) * counted
     torch.testing.assert_close(in_data_units, fixture["tf.loss_per_position"], rtol=2e-5, atol=2e-5)
+
+
+def test_padded_series_with_missing_values_decode_as_in_the_official_code(golden):
+    fixture = golden("pipeline")
+    model = official_model(golden("tiny_model").under("w."))
+    values, observed, past, future = (
+        torch.stack([fixture[f"s{number}.{name}"] for number in (0, 1)])
+        for name in ("past_target", "past_observed_values", "past_time_feat", "future_time_feat")
+    )
+    calendar = torch.cat([past, future], dim=1)[:, 1092:]
+    window = model.scale_window(values, observed.bool())
+    lags = gather_lags(window.scaled, TINY.lags, 16)
+    tokens = make_tokens(lags, window.statistics, calendar[:, :16], TINY)
+    torch.testing.assert_close(tokens, fixture["decode.transformer_input_step0"], **TOLERANCE)
+    steps = naive_decode(model, values, observed.bool(), calendar, horizon=5)
+    for key in steps:
+        torch.testing.assert_close(steps[key], fixture[f"decode.{key}"], **TOLERANCE)
 
 
 # --- The full-size network, with weights given by a formula ---------------------------------------

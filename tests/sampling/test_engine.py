@@ -198,6 +198,6 @@ def test_parts_cover_everything_once_within_the_budget(series, samples, one, eac
 def test_the_memory_that_is_planned_is_what_caches_take():
     config = lag_llama()
     tail = 2 * config.num_layers * config.width * 24 * 4
-    assert tail < bytes_per_sample(config, 24, 4) < 2 * tail
+    assert tail < bytes_per_sample(config, 256, 24, 4) < 2 * tail
     prefix = 2 * config.num_layers * config.width * 256 * 4
     assert prefix < bytes_per_series(config, 256, 4) < 3 * prefix

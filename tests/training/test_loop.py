@@ -100,3 +100,6 @@ def test_one_budget():
         LoopConfig()
     with pytest.raises(ValueError, match="minutes and steps"):
         LoopConfig(minutes=1.0, steps=1)
+    for budget in ({"steps": 0}, {"steps": -1}, {"minutes": 0.0}, {"minutes": -3.0}):
+        with pytest.raises(ValueError, match="positive"):
+            LoopConfig(**budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,17 @@ class Corpus:
     def series(self, index: int) -> npt.NDArray[np.float32]:
         return self.values[self.bounds[index] : self.bounds[index + 1]]
 
+    @cached_property
     def dataset_weights(self) -> npt.NDArray[np.float64]:
         """Probability of drawing from each data set: its points to the power `SIZE_EXPONENT`."""
         points = np.diff(self.bounds[self.dataset_bounds]).astype(np.float64)
         weights = points**SIZE_EXPONENT
         return weights / weights.sum()
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether any data set has series enough to keep some for validation."""
+        return bool(np.diff(self.dataset_bounds).max() >= HOLD_OUT_EVERY)
 
     def draw_series(self, rng: np.random.Generator, held_out: bool = False) -> int:
         """Draw a data set by its weight, then one of its series evenly.
@@ -58,8 +65,9 @@ class Corpus:
         The last of every 20 series of a data set is kept for validation: drawn if `held_out`,
         else never. Data sets of fewer series have none to hold out.
         """
+        assert self.holds_out or not held_out, "nothing is held out"
         while True:
-            dataset = rng.choice(len(self.datasets), p=self.dataset_weights())
+            dataset = rng.choice(len(self.datasets), p=self.dataset_weights)
             first, end = self.dataset_bounds[dataset : dataset + 2]
             index = int(rng.integers(first, end))
             if ((index - first) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1) == held_out:

@@ -49,7 +49,7 @@ class SeasonalNaive:
 
     def _sample(self, values: Floats, season: int, horizon: int) -> Floats:
         """Shape `(sample, horizon)`."""
-        season = season if season <= len(values) else 1
+        season = season if season < len(values) else 1
         steps = np.arange(horizon)
         errors = values[season:] - values[:-season]
         deviation = np.sqrt(np.mean(errors**2)) if len(errors) else 0.0

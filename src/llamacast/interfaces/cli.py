@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,8 +149,8 @@ def pretrain(
     was stopped goes on. Each row of the data is a series: item_id, start, freq, target (a list).
     """
     with _errors_in_one_line("the same command goes on from the last checkpoint"):
-        if (minutes is None) == (steps is None):
-            _refuse("give one of --minutes and --steps")
+        if (minutes is None) == (steps is None) or (minutes or steps or 0) <= 0:
+            _refuse("give one of --minutes and --steps, above 0")
         from llamacast.training.pretrain import run_pretraining
 
         run_pretraining(
@@ -177,7 +178,7 @@ def _errors_in_one_line(interrupted: str = "nothing was written") -> Iterator[No
 
         if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
             _refuse(f"{error.name} is missing; pip install 'llamacast[{EXTRAS[error.name]}]'")
-        if not isinstance(error, (DataError, CheckpointError)):
+        if not isinstance(error, (DataError, CheckpointError, OSError)):
             raise
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -203,5 +204,5 @@ def _numbers(text: str, option: str, largest: float) -> list[float]:
 def _check_suffix(path: Path | None, allowed: tuple[str, ...], option: str) -> None:
     if path is not None and path.suffix not in allowed:
         _refuse(f"{option} must end in {', '.join(allowed)}; got {path}")
-    if path is not None and not path.parent.is_dir():
-        _refuse(f"{option}: there is no folder {path.parent}")
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        _refuse(f"{option}: {path} cannot be written")

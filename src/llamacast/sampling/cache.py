@@ -71,13 +71,17 @@ class SampleCache:
         return from_prefix.transpose(1, 2).unsqueeze(-2) + tail_weights @ tail_values
 
 
-def bytes_per_sample(config: LagLlamaConfig, horizon: int, element_bytes: int) -> int:
+def bytes_per_sample(
+    config: LagLlamaConfig, context_length: int, horizon: int, element_bytes: int
+) -> int:
     """Memory that one sample path of one series needs while it is drawn."""
     tail = 2 * config.num_layers * config.width * horizon * element_bytes
     values = (config.max_lag + 1 + horizon) * 4
-    # One token on its way through a block: features, residual stream, SwiGLU, scores.
+    # One token on its way through a block: features, residual stream, SwiGLU; scores four times
+    # (apart, joined, as weights, parted).
     moving = (4 * config.num_features + 8 * config.width + 3 * config.feedforward_width) * 4
-    return tail + values + moving
+    scores = 4 * config.num_heads * (context_length + horizon) * 4
+    return tail + values + moving + scores
 
 
 def bytes_per_series(config: LagLlamaConfig, context_length: int, element_bytes: int) -> int:

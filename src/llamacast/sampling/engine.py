@@ -68,7 +68,7 @@ def plan(
             num_series,
             num_samples,
             bytes_per_series(model.config, context_length, element_bytes),
-            bytes_per_sample(model.config, horizon, element_bytes),
+            bytes_per_sample(model.config, context_length, horizon, element_bytes),
             budget_bytes,
         )
     )
@@ -100,9 +100,10 @@ def sample_paths(
 
     prefix = PrefixCache()
     distribution = prefill(model, window, calendar[:, : context_length + 1], horizon, prefix)
-    paths = replicate(window.scaled, uniforms.shape[1], horizon)
+    lookback = window.scaled[:, -(model.config.max_lag + 1) :]
+    paths = replicate(lookback, uniforms.shape[1], horizon)
     samples = SampleCache(prefix, uniforms.shape[1], horizon - 1) if horizon > 1 else None
-    start = window.scaled.shape[1]
+    start = lookback.shape[1]
     for step in range(horizon):
         if samples is not None and step > 0:
             known = paths[:, :, : start + step]
@@ -114,6 +115,7 @@ def sample_paths(
         paths[:, :, start + step] = settle(distribution.sample(uniforms[:, :, step]))
     drawn = paths[:, :, start:].cpu().double()
     plain = drawn * history.scale.double()[:, None] + history.location.double()[:, None]
+    plain = plain if clamp is None else clamp(plain)  # scaled units had rounded it
     return plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
 
 

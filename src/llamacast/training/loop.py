@@ -45,11 +45,15 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
             raise ValueError("set one of minutes and steps")
+        if (self.minutes or self.steps or 0) <= 0:
+            raise ValueError("minutes or steps must be positive")
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the budget used, 0 to 1."""
-        used = step / self.steps if self.steps else seconds / (60.0 * (self.minutes or 1.0))
-        return min(1.0, used)
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        assert self.minutes is not None
+        return min(1.0, seconds / (60.0 * self.minutes))
 
     def learning_rate_at(self, progress: float) -> float:
         rise = progress / self.warmup_share if self.warmup_share > 0 else 1.0
@@ -79,7 +83,8 @@ def train(
     `objective(batch)` is the loss to minimise; it holds the network.
 
     `batch_at(step)` must give the same batch for the same step, so that a run that was stopped
-    and resumed sees what an unbroken one sees. Each line of the log goes to `report` too.
+    and resumed sees what an unbroken one sees. Each line of the log goes to `report` too, with
+    `saved`: whether the state was saved there.
     """
     optimiser = torch.optim.AdamW(
         _decay_groups(objective, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95)
@@ -111,7 +116,7 @@ def train(
             losses.clear()
             if fabric.is_global_zero:
                 _append(directory / LOG_FILE, row)
-                report(row)
+                report({**row, "saved": saves})
         if saves and fabric.is_global_zero:
             _save(objective, optimiser, progress, directory)
     return progress

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llamacast.data.corpora import Corpus, read_corpus
 from llamacast.data.windows import WindowShape, random_windows
+from llamacast.forecast import DataError
 from llamacast.model import checkpoint
 from llamacast.model.config import LagLlamaConfig, lag_llama
 from llamacast.model.lag_llama import LagLlama
@@ -66,7 +67,7 @@ def pretrain(
 
     held_out = [
         make_batch(corpus, network.config, config, (config.seed, number, 2**31), held_out=True)
-        for number in range(config.num_validation_batches)
+        for number in range(config.num_validation_batches if corpus.holds_out else 0)
     ]
 
     @torch.no_grad()
@@ -76,11 +77,12 @@ def pretrain(
         return float(torch.stack(losses).mean())
 
     def save_and_report(row: dict[str, Any]) -> None:
-        if row["validation_loss"] != "":
+        if row["saved"]:
             checkpoint.save(network, directory / MODEL_DIRECTORY)
-        report(row)
+        report({name: value for name, value in row.items() if name != "saved"})
 
-    return train(objective, batch_at, loop, directory, fabric, validate, save_and_report)
+    validator = validate if held_out else None
+    return train(objective, batch_at, loop, directory, fabric, validator, save_and_report)
 
 
 class NextValue(nn.Module):
@@ -143,7 +145,7 @@ def run_pretraining(
     """Pretrain the packaged architecture on the corpus at `data`, and draw the loss curve.
 
     Raises:
-        DataError: if the corpus cannot be read.
+        DataError: if the corpus cannot be read, or the device is not there.
     """
     corpus = read_corpus(data)
     if threads is not None:
@@ -153,11 +155,19 @@ def run_pretraining(
         directory,
         LoopConfig(minutes=minutes, steps=steps, learning_rate=learning_rate),
         PretrainConfig(tokens_per_batch=tokens_per_batch, seed=seed),
-        fabric=Fabric(accelerator=device, devices=1),
+        fabric=_fabric(device),
         report=report,
     )
     plot_losses(directory)
     return progress
+
+
+def _fabric(device: str) -> Fabric:
+    try:
+        return Fabric(accelerator=device, devices=1)
+    except Exception as error:
+        # Lightning's own type of error, and others by accelerator; all say that it is not there.
+        raise DataError(f"device {device!r} cannot be used here; try 'auto'") from error
 
 
 def plot_losses(directory: Path) -> None:
