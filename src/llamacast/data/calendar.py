@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,8 @@ _NANOSECONDS = {
     "W": 7 * 86400 * 10**9,
 }
 LEAST_SHARE_OF_STEPS = 1 / 3
+LONGEST_MULTIPLE = 6
+"""Digits of a multiple."""
 
 _DAY = _NANOSECONDS["D"]
 _MONTHS = {"M": 1, "Q": 3, "Y": 12}
@@ -59,7 +61,13 @@ _SPELLINGS: dict[str, tuple[Unit, str]] = {
     **dict.fromkeys(("BA", "BY", "BYE"), ("Y", "last business day")),
     **dict.fromkeys(("BAS", "BYS"), ("Y", "first business day")),
 }
-_SUFFIXES = {"end": "E", "start": "S", "last business day": "E", "first business day": "S"}
+_SUFFIXES = {
+    "end": "E",
+    "start": "S",
+    "last business day": "E",
+    "first business day": "S",
+    "day": "E",
+}
 
 
 @dataclass(frozen=True)
@@ -70,9 +78,11 @@ class Frequency:
     unit: Unit
     place: str = ""
     """Of months, quarters, years: where stamps stand (`start`, `end`, `first business day`, `last
-    business day`). A series whose stamps stand elsewhere keeps its own day of the month."""
+    business day`, `day`)."""
     anchor: int = -1
     """Of weeks: the last weekday (Monday 0); of quarters and years: the last month (January 0)."""
+    day: int = 0
+    """Of the place `day`: the day of the month, from 1; months too short for it have their last."""
 
     @property
     def name(self) -> str:
@@ -114,7 +124,7 @@ def parse_frequency(name: str) -> Frequency:
     """
     found = re.fullmatch(r"\s*(\d*)\s*([A-Za-z]+)(?:-([A-Za-z]{3}))?\s*", name)
     spelling = found and _find_spelling(found[2])
-    if not found or not spelling or found[1].startswith("0"):
+    if not found or not spelling or found[1].startswith("0") or len(found[1]) > LONGEST_MULTIPLE:
         raise DataError(
             f"frequency {name!r} is not known; use a pandas name such as 's', '15min', 'h', 'D', 'B', "
             "'W-SUN', 'MS', 'ME', 'QS', 'YE', with a multiple in front if need be"
@@ -161,7 +171,7 @@ def stamps_from(start: np.datetime64, frequency: Frequency, first: int, count: i
     if frequency.unit == "B":
         return np.busday_offset(day, steps * frequency.multiple, roll="forward") + time_of_day
     months = start.astype("datetime64[M]") + steps * frequency.months
-    return _place_in_month(months, day, frequency) + time_of_day
+    return _place_in_month(months, frequency) + time_of_day
 
 
 def _check_reach(start: np.datetime64, frequency: Frequency, first: int, end: int) -> None:
@@ -177,36 +187,38 @@ def _check_reach(start: np.datetime64, frequency: Frequency, first: int, end: in
         )
 
 
-def _place_in_month(months: Stamps, day: np.datetime64, frequency: Frequency) -> Stamps:
-    """Days in `months` that stand where `day` stands in its own."""
+def _place_in_month(months: Stamps, frequency: Frequency) -> Stamps:
+    """Days of `months` at which stamps of the frequency stand."""
     first = months.astype("datetime64[D]")
     last = (months + 1).astype("datetime64[D]") - 1
-    place = _place_of(day, frequency)
-    if place == "start":
+    if frequency.place == "start":
         return first
-    if place == "end":
+    if frequency.place == "end":
         return last
-    if place == "first business day":
+    if frequency.place == "first business day":
         return np.busday_offset(first, 0, roll="forward")
-    if place == "last business day":
+    if frequency.place == "last business day":
         return np.busday_offset(last, 0, roll="backward")
-    days_in = day - day.astype("datetime64[M]").astype("datetime64[D]")
-    return np.minimum(first + days_in, last)
+    return np.minimum(first + (frequency.day - 1), last)
 
 
-def _place_of(day: np.datetime64, frequency: Frequency) -> str:
-    month = day.astype("datetime64[M]")
-    first, last = month.astype("datetime64[D]"), (month + 1).astype("datetime64[D]") - 1
-    holds = {
-        "start": day == first,
-        "end": day == last,
-        "first business day": day == np.busday_offset(first, 0, roll="forward"),
-        "last business day": day == np.busday_offset(last, 0, roll="backward"),
-    }
-    if holds[frequency.place]:
-        return frequency.place
-    # pandas' old "M" names months, wherever in them the stamps stand.
-    return next((place for place in ("start", "end") if holds[place]), "same day")
+def placed_like(stamps: Stamps, frequency: Frequency) -> Frequency:
+    """The frequency with stamps where these stand in their months.
+
+    pandas' old "M" names months, wherever in them stamps stand; and a series may keep to the 15th.
+    Stamps that keep to no place leave the frequency as it is.
+    """
+    if not frequency.months:
+        return frequency
+    days = stamps.astype("datetime64[D]")
+    first = days.astype("datetime64[M]").astype("datetime64[D]")
+    day = int((days - first).astype(np.int64).max()) + 1
+    places = (frequency.place, "start", "end", "first business day", "last business day", "day")
+    for place in places:
+        candidate = replace(frequency, place=place, day=day if place == "day" else 0)
+        if (_place_in_month(first.astype("datetime64[M]"), candidate) == days).all():
+            return candidate
+    return frequency
 
 
 def calendar_features(stamps: Stamps, frequency: Frequency) -> npt.NDArray[np.float32]:
@@ -314,32 +326,18 @@ def _infer_months(days: Stamps) -> Frequency | None:
         return None
     sizes, counts = np.unique(steps, return_counts=True)
     size = int(sizes[counts.argmax()])
-    place = _common_place(days, months)
-    if place is None or (steps % size).any():
+    monthly = placed_like(days, Frequency(size, "M", "start"))
+    if (_place_in_month(months, monthly) != days).any() or (steps % size).any():
         return None
     month = int(months[0].astype(np.int64) % 12)
     # A quarter or a year that begins at its stamps ends in the month before them.
-    starts = place in ("start", "first business day")
+    starts = monthly.place in ("start", "first business day")
     end = (month - 1) % 12 if starts else month
     if size % 12 == 0:
-        return Frequency(size // 12, "Y", place, end)
+        return replace(monthly, multiple=size // 12, unit="Y", anchor=end)
     if size % 3 == 0:
-        return Frequency(size // 3, "Q", place, 9 + end % 3)
-    return Frequency(size, "M", place)
-
-
-def _common_place(days: Stamps, months: Stamps) -> str | None:
-    first, last = months.astype("datetime64[D]"), (months + 1).astype("datetime64[D]") - 1
-    places = {
-        "start": first,
-        "end": last,
-        "first business day": np.busday_offset(first, 0, roll="forward"),
-        "last business day": np.busday_offset(last, 0, roll="backward"),
-        # Any other day, or the last one of months too short for it.
-        "same day": np.minimum(first + (days - first).max(), last),
-    }
-    place = next((name for name, expected in places.items() if (days == expected).all()), None)
-    return "start" if place == "same day" else place
+        return replace(monthly, multiple=size // 3, unit="Q", anchor=9 + end % 3)
+    return monthly
 
 
 def _from_nanoseconds(step: int, days: Stamps) -> Frequency:

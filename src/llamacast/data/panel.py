@@ -14,6 +14,7 @@ from llamacast.data.calendar import (
     Frequency,
     calendar_features,
     infer_frequency,
+    placed_like,
     stamps_from,
     step_numbers,
 )
@@ -132,7 +133,7 @@ def _number_steps(
 ) -> tuple[Frequency | None, int, npt.NDArray[np.int64]]:
     """The common frequency (or whole step), and how many steps each row comes after its start."""
     if steps.dtype.kind == "M":
-        frequency = given or _common_frequency(steps, ids, bounds)
+        frequency = placed_like(steps, given or _common_frequency(steps, ids, bounds))
         return frequency, 1, _on_grid(steps, codes, ids, bounds, frequency)
     if given is not None:
         raise DataError(
