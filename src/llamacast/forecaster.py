@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from llamacast.data.frame import Table, read_panel
+from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
+from llamacast.data.tables import Table
 from llamacast.data.windows import last_windows
 from llamacast.forecast import CheckpointError, DataError, Forecast, history_shown
 from llamacast.model import checkpoint, official

@@ -129,7 +129,10 @@ def test_unknown_names_are_refused(name):
 
 
 @given(
-    st.integers(1, 31), st.sampled_from([1, 2, 3, 6, 12, 24]), st.integers(0, 40), st.integers(3, 12)
+    st.integers(1, 31),
+    st.sampled_from([1, 2, 3, 6, 12, 24]),
+    st.integers(0, 40),
+    st.integers(3, 12),
 )
 def test_a_day_of_the_month_is_kept(day, months, first, count):
     """What is inferred from stamps makes those stamps, and the next ones stand alike."""

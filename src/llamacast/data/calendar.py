@@ -122,6 +122,8 @@ def parse_frequency(name: str) -> Frequency:
     Raises:
         DataError: if the name is none that llamacast knows.
     """
+    if not isinstance(name, str):
+        raise DataError(f"frequency must be a name such as 'h' or 'MS'; got {name!r}")
     found = re.fullmatch(r"\s*(\d*)\s*([A-Za-z]+)(?:-([A-Za-z]{3}))?\s*", name)
     spelling = found and _find_spelling(found[2])
     if not found or not spelling or found[1].startswith("0") or len(found[1]) > LONGEST_MULTIPLE:

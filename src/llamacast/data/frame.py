@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +12,12 @@ import pandas as pd
 
 from llamacast.data.calendar import Frequency, infer_frequency, parse_frequency
 from llamacast.data.panel import Columns, Panel, Rows, lay_out
+from llamacast.data.tables import ID_NAMES, TIME_NAMES, Table, as_frame, looks_like_dates
 from llamacast.forecast import DataError
 
-Table: TypeAlias = (
-    "pd.DataFrame | pd.Series[Any] | npt.NDArray[Any] | Sequence[Any] | str | os.PathLike[str]"
-)
-"""What users bring: a frame, a Series, an array, a list, or the path of a CSV or parquet file."""
-
-ID_NAMES = ("unique_id", "item_id", "series_id", "id")
-TIME_NAMES = ("ds", "timestamp", "datetime", "date", "time")
 TARGET_NAMES = ("y", "target", "value")
+LARGEST_VALUE = 1e300
+"""Beyond it, sums and spreads of a window overflow."""
 
 
 def read_panel(
@@ -43,110 +37,30 @@ def read_panel(
     Raises:
         DataError: names the file, column, series or row that cannot be used, and how to mend it.
     """
-    frame = _as_frame(data)
-    if frame.empty:
-        raise DataError("the data are empty: no rows or no columns to forecast")
-    frame = _index_to_columns(frame)
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"there are two columns {twice!r}; rename or drop one")
+    frame = as_frame(data, id_column)
     _check_names(frame, {"id": id_column, "time": time_column, "target": target_column})
-    given = parse_frequency(frequency) if frequency else None
-    time = time_column or _find_time(frame)
-    identifier = id_column or _find_id(frame, time, target_column)
-    targets = [target_column] if target_column else _find_targets(frame, identifier, time)
+    given = parse_frequency(frequency) if frequency is not None else None
+    time = time_column if time_column is not None else _find_time(frame)
+    identifier = id_column if id_column is not None else _find_id(frame, time, target_column)
+    targets = (
+        [target_column] if target_column is not None else _find_targets(frame, identifier, time)
+    )
     wide = len(targets) > 1
     columns = Columns(
-        id=identifier or ("unique_id" if wide else None),
-        time=time or "ds",
+        id="unique_id" if wide and identifier is None else identifier,
+        time="ds" if time is None else time,
         target="y" if wide else str(targets[0]),
     )
     return lay_out(_to_rows(frame, identifier, time, targets, given), columns, given)
 
 
-# --- What the user brought, as one frame ---------------------------------------------------------
-
-
-def _as_frame(data: Table) -> pd.DataFrame:
-    if isinstance(data, pd.DataFrame):
-        return data
-    if isinstance(data, pd.Series):
-        return data.to_frame(data.name if data.name is not None else "y")
-    if isinstance(data, (str, os.PathLike)):
-        return _read_file(Path(data))
-    if isinstance(data, np.ndarray) or (isinstance(data, Sequence) and not isinstance(data, bytes)):
-        return _from_arrays(data)
-    raise DataError(
-        f"cannot forecast from {type(data).__name__}; give a DataFrame, a Series, an array, a list, "
-        "or the path of a CSV or parquet file"
-    )
-
-
-def _read_file(path: Path) -> pd.DataFrame:
-    readers: dict[str, Callable[..., pd.DataFrame]] = {
-        ".csv": pd.read_csv,
-        ".txt": pd.read_csv,
-        ".parquet": pd.read_parquet,
-        ".pq": pd.read_parquet,
-    }
-    suffixes = [
-        suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zip", ".zst")
-    ]
-    reader = readers.get(suffixes[-1] if suffixes else "")
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file")
-    if reader is None:
-        raise DataError(f"{path}: must be a .csv or a .parquet file")
-    try:
-        return reader(path)
-    except Exception as error:
-        # Parsers raise many types on damaged files; to the user they mean one thing.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: cannot be read ({reason})") from error
-
-
-def _from_arrays(data: Any) -> pd.DataFrame:
-    """One series, or several (rows of an array, members of a list), at steps 0, 1, 2, ..."""
-    if isinstance(data, np.ndarray) and data.ndim not in (1, 2):
-        raise DataError(f"an array must have one dimension, or two (series, time); got {data.ndim}")
-    nested = any(np.ndim(member) == 1 for member in data)
-    if nested and not all(np.ndim(member) == 1 for member in data):
-        raise DataError("a list must hold numbers only, or series only")
-    if not nested:
-        dtype = data.dtype if isinstance(data, np.ndarray) else None
-        return pd.DataFrame({"y": pd.Series(list(data), dtype=dtype)})
-    for number, member in enumerate(data):
-        if len(member) == 0:
-            raise DataError(f"series {number} is empty; leave it out or give it a value")
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {"unique_id": number, "ds": np.arange(len(member)), "y": np.asarray(member)}
-            )
-            for number, member in enumerate(data)
-        ],
-        ignore_index=True,
-    )
-
-
-def _index_to_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """Times, and ids, that stand in the index become columns."""
-    index = frame.index
-    if isinstance(index, pd.MultiIndex):
-        defaults = ("unique_id", "ds")
-        names = [name or spare for name, spare in zip(index.names, defaults, strict=False)]
-        return frame.reset_index(names=names)
-    dated = isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex))
-    if dated or (index.name in TIME_NAMES and index.name not in frame):
-        return frame.reset_index(names=str(index.name or "ds"))
-    return frame.reset_index(drop=True)
-
-
 # --- Which column is what ------------------------------------------------------------------------
 
 
-def _check_names(frame: pd.DataFrame, given: dict[str, str | None]) -> None:
+def _check_names(frame: pd.DataFrame, given: dict[str, Any]) -> None:
     for role, name in given.items():
+        if not isinstance(name, Hashable):
+            raise DataError(f"{role}_column must be one name; got {name!r}")
         if name is not None and name not in frame.columns:
             there = ", ".join(map(str, frame.columns))
             raise DataError(f"there is no column {name!r} for the {role}; the data have: {there}")
@@ -160,19 +74,19 @@ def _find(
     return next((lower[n] for n in names if n in lower and lower[n] not in exclude), None)
 
 
-def _find_time(frame: pd.DataFrame) -> str | None:
+def _find_time(frame: pd.DataFrame) -> Any:
     named = _find(frame, TIME_NAMES)
     if named is not None:
         return named
-    for column in frame.columns:
-        if pd.api.types.is_datetime64_any_dtype(frame[column]) or isinstance(
-            frame[column].dtype, pd.PeriodDtype
-        ):
-            return str(column)
-    for column in frame.columns:
-        if not pd.api.types.is_numeric_dtype(frame[column]) and _looks_like_dates(frame[column]):
-            return str(column)
-    return None
+    kinds = {column: frame[column].dtype for column in frame.columns}
+    dated = [column for column, kind in kinds.items() if _is_dated(kind)]
+    texts = [column for column, kind in kinds.items() if not pd.api.types.is_numeric_dtype(kind)]
+    read = (column for column in texts if looks_like_dates(frame[column]))
+    return next(iter(dated), next(read, None))
+
+
+def _is_dated(kind: Any) -> bool:
+    return pd.api.types.is_datetime64_any_dtype(kind) or isinstance(kind, pd.PeriodDtype)
 
 
 def _find_id(frame: pd.DataFrame, time: str | None, target: str | None) -> str | None:
@@ -185,27 +99,25 @@ def _find_id(frame: pd.DataFrame, time: str | None, target: str | None) -> str |
     return texts[0] if len(texts) == 1 else None
 
 
-def _looks_like_dates(column: pd.Series[Any]) -> bool:
-    sample = column.dropna().head(5)
-    if sample.empty or not all(any(sign.isdigit() for sign in str(value)) for value in sample):
-        return False
-    parsed = pd.to_datetime(sample.astype(str), errors="coerce", format="mixed", utc=True)
-    return bool(parsed.notna().all())
-
-
 def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None) -> list[str]:
     """The target column; or, in a wide frame, the column of every series."""
     named = _find(frame, TARGET_NAMES, exclude=(identifier, time))
     if named is not None:
         return [named]
     others = [column for column in frame.columns if column not in (identifier, time)]
-    numeric = [column for column in others if pd.api.types.is_numeric_dtype(frame[column])]
+    numeric = [column for column in others if _is_numeric(frame[column])]
     if len(numeric) == 1 or (numeric and identifier is None and len(numeric) == len(others)):
         return numeric
     found = ", ".join(map(str, others)) or "no other column"
     raise DataError(
         f"cannot tell which column holds the values to forecast ({found}); name it with target_column"
     )
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    if column.dtype != object:
+        return pd.api.types.is_numeric_dtype(column)
+    return pd.to_numeric(column, errors="coerce").notna().sum() == column.notna().sum()
 
 
 def _to_rows(
@@ -217,7 +129,7 @@ def _to_rows(
 ) -> Rows:
     """Each target column under the other; without a time column, rows are steps 0, 1, 2, ..."""
     count = len(frame)
-    steps, zone = _times(frame[time], time, given) if time else (np.arange(count), None)
+    steps, zone = (np.arange(count), None) if time is None else _times(frame[time], time, given)
     if identifier is None:
         ids = np.repeat(np.asarray(targets, dtype=object), count)
     else:
@@ -238,11 +150,19 @@ def _to_rows(
 
 def _numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
     """Values as float64, NaN where missing."""
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_complex_dtype(column):
-        raise DataError(
-            f"column {name!r} holds {column.dtype}, not numbers; name another target_column"
-        )
+    kind = column.dtype
+    if kind.kind in "mMc" or _is_dated(kind):
+        raise DataError(f"column {name!r} holds {kind}, not numbers; name another target_column")
+    if isinstance(kind, pd.ArrowDtype):
+        column = column.astype(object)
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    large = np.isfinite(numbers) & (np.abs(numbers) > LARGEST_VALUE)
+    if large.any():
+        row = int(large.argmax())
+        raise DataError(
+            f"column {name!r}: row {row} holds {numbers[row]:g}; values may be up to {LARGEST_VALUE:g}; "
+            "use a larger unit"
+        )
     unread = np.isnan(numbers) & column.notna().to_numpy()
     if unread.any():
         row = int(unread.argmax())
@@ -264,9 +184,13 @@ def _times(
         row = int(column.isna().to_numpy().argmax())
         raise DataError(f"column {name!r}: row {row} has no time; fill it or drop the row")
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return _whole_numbers(column, name), None
+        numbers = _whole_numbers(column, name)
+        written = _dates_in_numbers(numbers)
+        return (numbers, None) if written is None else (_nanoseconds(written, name), None)
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
+    if isinstance(column.dtype, pd.ArrowDtype) and "date" in str(column.dtype):
+        column = column.astype("datetime64[s]")
     stamps = _parse_dates(column, name)
     zone = stamps.dt.tz
     if zone is None:
@@ -289,13 +213,29 @@ def _whole_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.int64]:
     return numbers.astype(np.int64)
 
 
+def _dates_in_numbers(numbers: npt.NDArray[np.int64]) -> pd.Series[Any] | None:
+    """The dates that numbers such as 20240131 (or 202401, going on to 202501) spell, if all do."""
+    distinct = np.unique(numbers)
+    if (distinct > 19000000).all() and (distinct < 21000000).all():
+        texts, spelling = pd.Series(numbers).astype(str), "%Y%m%d"
+    elif (distinct > 190000).all() and (distinct < 210000).all() and 89 in np.diff(distinct):
+        texts, spelling = pd.Series(numbers).astype(str), "%Y%m"
+    else:
+        return None
+    parsed = pd.to_datetime(texts, format=spelling, errors="coerce")
+    return parsed if parsed.notna().all() else None
+
+
 def _parse_dates(column: pd.Series[Any], name: str) -> pd.Series[Any]:
     """Dates in one spelling throughout: ISO, else month first (day first with dots), else the other."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return column
     texts = column.astype(str)
+    if texts.str.match(r"\s*\d{1,2}:\d{2}").all():
+        raise DataError(f"column {name!r} holds times of the day; each row needs its date too")
     # Offsets that differ (a clock change) need one zone to be told in.
-    utc = bool(texts.str.contains(r"\d(?:Z|[+-]\d\d:?\d\d)$", regex=True).all())
+    offsets = texts.str.extract(r"\d(Z|[+-]\d\d:?\d\d)$", expand=False)
+    utc = bool(offsets.notna().all()) and offsets.nunique() > 1
     parsed = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=utc)
     if parsed.isna().all():
         with warnings.catch_warnings():

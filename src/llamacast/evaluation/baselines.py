@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from llamacast.data.calendar import season_length
-from llamacast.data.frame import Table, read_panel
+from llamacast.data.frame import read_panel
+from llamacast.data.tables import Table
 from llamacast.forecast import Forecast, history_shown
 
 Floats = npt.NDArray[np.float64]
