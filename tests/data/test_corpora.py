@@ -51,6 +51,13 @@ def test_bad_corpora_are_refused_by_name(tmp_path):
     table(["x"]).drop(columns="freq").to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet.*'freq'"):
         read_corpus(tmp_path)
+    for column, wrong in (("target", 3.0), ("freq", None), ("start", "soon")):
+        table(["x"]).assign(**{column: wrong}).to_parquet(tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=rf"a\.parquet.*'{column}'"):
+            read_corpus(tmp_path)
+    table(["x"]).iloc[:0].to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet.*no rows"):
+        read_corpus(tmp_path)
     (tmp_path / "a.parquet").write_text("junk")
     with pytest.raises(DataError, match=r"a\.parquet"):
         read_corpus(tmp_path)

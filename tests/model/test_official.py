@@ -195,3 +195,81 @@ class TestDamage:
         buffer = io.BytesIO()
         buffer.write(b"\x80\x02" + b"(" * 200_000 + b"t" * 200_000 + b".")
         self.refused(archive(tmp_path / "deep.ckpt", buffer.getvalue()))
+
+    def test_a_tensor_larger_than_its_storage(self, tmp_path):
+        """One number repeated by strides of 0 would fill the memory."""
+        path = tmp_path / "small.ckpt"
+        torch.save({"a": torch.ones(1).as_strided((3, 3), (0, 0))}, path)
+        with pytest.raises(CheckpointError, match="beyond its storage"):
+            read_pickled_archive(path)
+
+    def test_memo_places_far_away(self, tmp_path):
+        pickled = b"\x80\x02}r" + struct.pack("<I", 2**26) + b"."
+        self.refused(archive(tmp_path / "memo.ckpt", pickled), "torch.save")
+
+    def test_nested_keys(self, tmp_path):
+        pickled = b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s."
+        self.refused(archive(tmp_path / "keys.ckpt", pickled), "torch.save")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"rope_scaling": torch.ones(2)},
+            {"n_embd_per_head": 10**18},
+            {"lags_seq": None},
+            {"scaling": "max"},
+            {"distr_output": "StudentT"},
+            {"n_layer": 3},
+        ],
+    )
+    def test_settings_that_do_not_fit(self, tmp_path, golden, change):
+        self.refused(self.saved(tmp_path, golden, settings=change))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"model.transformer.h.0.attn.kv_proj.weight": torch.tensor(1.0)},
+            {"model.transformer.h.0.attn.kv_proj.weight": torch.ones(1, 24)},
+            {"model.transformer.wte.weight": torch.full((24, 92), torch.nan)},
+            {"model.surprise": torch.ones(1)},
+            {7: torch.ones(1)},
+        ],
+    )
+    def test_weights_that_do_not_fit(self, tmp_path, golden, change):
+        self.refused(self.saved(tmp_path, golden, weights=change))
+
+    def test_a_lone_tensor(self, tmp_path):
+        torch.save(torch.ones(3), tmp_path / "lone.ckpt")
+        self.refused(tmp_path / "lone.ckpt")
+
+    def test_the_unchanged_checkpoint_is_welcome(self, tmp_path, golden):
+        assert import_official(self.saved(tmp_path, golden)).config == TINY
+
+    def saved(self, tmp_path, golden, settings=None, weights=None):
+        """The tiny official checkpoint, changed."""
+        kwargs = {
+            "n_layer": 2,
+            "n_head": 3,
+            "n_embd_per_head": 8,
+            "context_length": 16,
+            "max_context_length": 2048,
+            "lags_seq": list(TINY.lags),
+            "scaling": "robust",
+            "time_feat": True,
+            "rope_scaling": None,
+            "distr_output": StudentTOutput(),
+        }
+        named = {f"model.{key}": w for key, w in golden("tiny_model").under("w.").items()}
+        path = tmp_path / "changed.ckpt"
+        torch.save(
+            {
+                "hyper_parameters": {"model_kwargs": kwargs | (settings or {})},
+                "state_dict": named | (weights or {}),
+            },
+            path,
+        )
+        return path
+
+
+class StudentTOutput:
+    """Bears the name of GluonTS' class, which is all that is read of it."""

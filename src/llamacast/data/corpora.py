@@ -109,11 +109,38 @@ def _read_file(file: Path) -> list[tuple[str, pa.Table]]:
     for column in COLUMNS:
         if column not in table.column_names:
             raise DataError(f"{file}: has no column {column!r}; it needs {', '.join(COLUMNS)}")
+    _check_columns(file, table)
     if "dataset" not in table.column_names:
         return [(file.stem, table)]
     column = table.column("dataset")
     names = sorted(set(column.to_pylist()))
     return [(name, table.filter(pc.equal(column, name))) for name in names]
+
+
+def _check_columns(file: Path, table: pa.Table) -> None:
+    kinds = {
+        "start": (pa.types.is_timestamp, "time stamps"),
+        "freq": (_is_text, "names of frequencies"),
+        "target": (_is_number_list, "lists of numbers"),
+    }
+    if table.num_rows == 0:
+        raise DataError(f"{file}: has no rows")
+    for name, (fits, wanted) in kinds.items():
+        column = table.column(name)
+        if not fits(column.type):
+            raise DataError(f"{file}: column {name!r} must hold {wanted}; it holds {column.type}")
+        if column.null_count:
+            raise DataError(f"{file}: column {name!r} is empty in {column.null_count} rows")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_number_list(kind: pa.DataType) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
 
 
 def _target(table: pa.Table) -> pa.Array:

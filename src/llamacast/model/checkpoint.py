@@ -81,5 +81,7 @@ def build(config: LagLlamaConfig, weights: Mapping[str, Tensor], source: str) ->
         wanted = expected.get(name, "nothing")
         if found != wanted:
             raise CheckpointError(f"{source}: weight {name} is {found}, the config wants {wanted}")
+        if not weights[name].isfinite().all():
+            raise CheckpointError(f"{source}: weight {name} is not finite")
     model.load_state_dict({name: weights[name].float() for name in expected}, assign=True)
     return model.eval()

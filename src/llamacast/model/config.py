@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -25,6 +26,7 @@ def _expand_runs(runs: str) -> tuple[int, ...]:
 
 LAGS = _expand_runs(_LAG_RUNS)
 NUM_CALENDAR_FEATURES = 6
+LARGEST_SIZE = 4096
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class LagLlamaConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         for name in ("num_layers", "num_heads", "head_width", "feedforward_width"):
-            _require(getattr(self, name) >= 1, name, "must be at least 1")
+            _require(1 <= getattr(self, name) <= LARGEST_SIZE, name, f"must be 1 to {LARGEST_SIZE}")
         _require(self.head_width % 2 == 0, "head_width", "must be even")
         _require(1 <= self.context_length <= 65536, "context_length", "must be 1 to 65536")
         _require(self.max_context_length >= 1, "max_context_length", "must be at least 1")
@@ -167,6 +169,7 @@ def _check_types(config: LagLlamaConfig) -> None:
             continue
         elif isinstance(field.default, float):
             real = isinstance(value, (int, float)) and not isinstance(value, bool)
-            _require(real, field.name, f"must be a number; got {value!r}")
+            finite = real and math.isfinite(value)
+            _require(finite, field.name, f"must be a finite number; got {value!r}")
         else:
             _require(type(value) is int, field.name, f"must be a whole number; got {value!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import io
+import math
 import pickle
 import pickletools
 import re
@@ -24,6 +25,7 @@ from llamacast.model.lag_llama import LagLlama
 
 LARGEST_PICKLE_BYTES = 64 * 2**20
 LARGEST_ARCHIVE_BYTES = 4 * 2**30
+MOST_TUPLES = 20_000
 
 
 def import_official(path: Path) -> LagLlama:
@@ -37,10 +39,13 @@ def import_official(path: Path) -> LagLlama:
     try:
         settings = dict(checkpoint["hyper_parameters"]["model_kwargs"])
         weights = dict(checkpoint["state_dict"])
-    except (KeyError, TypeError, ValueError) as error:
+        config = _official_config(settings, weights, path)
+        return build(config, translate_official_weights(weights, path), str(path))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # Whatever stands where settings and weights should can fail in any way.
         raise CheckpointError(f"{path}: has no Lag-Llama settings and weights") from error
-    config = _official_config(settings, weights, path)
-    return build(config, translate_official_weights(weights, path), str(path))
 
 
 def _official_config(
@@ -210,6 +215,20 @@ class _InertUnpickler(pickle.Unpickler):
         return self.archive.storage(storage_type.dtype, key, length)
 
 
+def _check_instructions(pickled: bytes) -> None:
+    """Walk all instructions of a pickle without obeying one; refuse what could harm the reader.
+
+    That is: truncation and false lengths (found by the walk), memo places far beyond what was made
+    (the memo is an array), and tuples enough to nest beyond the stack.
+    """
+    num_tuples = 0
+    for instruction, argument, position in pickletools.genops(pickled):
+        num_tuples += instruction.name.startswith("TUPLE")
+        puts = instruction.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if num_tuples > MOST_TUPLES or (puts and int(argument or 0) > (position or 0)):
+            raise pickle.UnpicklingError("its pickle is not one that torch.save writes")
+
+
 class _Archive:
     """The zip file that `torch.save` writes: one pickle, and a file for each storage."""
 
@@ -224,8 +243,8 @@ class _Archive:
             raise pickle.UnpicklingError(f"its pickle is over {LARGEST_PICKLE_BYTES} bytes")
         self.root = names[0].removesuffix("data.pkl")
         self.pickled = self.zip.read(names[0])
-        # Walks all instructions without obeying one: finds truncation and false lengths.
-        collections.deque(pickletools.genops(self.pickled), maxlen=0)
+        _check_instructions(self.pickled)
+        self.bytes_left = LARGEST_ARCHIVE_BYTES
 
     def storage(self, dtype: type, key: str, length: int) -> np.ndarray:
         entry = self.zip.getinfo(f"{self.root}data/{key}")
@@ -241,11 +260,19 @@ class _Archive:
         stride: tuple[int, ...],
         *_: Any,
     ) -> Tensor:
-        reach = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
         whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *stride))
-        if not isinstance(storage, np.ndarray) or not whole or reach >= max(len(storage), 1):
+        if not isinstance(storage, np.ndarray) or not whole:
+            raise pickle.UnpicklingError("a tensor is not described by whole numbers")
+        count = math.prod(shape)
+        reach = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+        # A tensor larger than what it is made from repeats it (strides of 0): ours never do.
+        if count > 0 and (reach >= len(storage) or count > len(storage)):
             raise pickle.UnpicklingError("a tensor reaches beyond its storage")
-        return torch.from_numpy(storage.copy()).as_strided(shape, stride, offset).clone()
+        part = storage[offset : reach + 1] if count else storage[:0]
+        self.bytes_left -= part.nbytes
+        if self.bytes_left < 0:
+            raise pickle.UnpicklingError(f"its tensors take over {LARGEST_ARCHIVE_BYTES} bytes")
+        return torch.from_numpy(part.copy()).as_strided(shape, stride).clone()
 
 
 def read_pickled_archive(path: Path) -> Any:
