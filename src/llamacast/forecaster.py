@@ -7,10 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -20,7 +19,7 @@ from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
 from llamacast.data.windows import last_windows
-from llamacast.forecast import CheckpointError, DataError, Forecast, history_shown
+from llamacast.forecast import CheckpointError, DataError, Forecast
 from llamacast.model import checkpoint, official
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.engine import Clamp, Part, plan, sample_paths
@@ -106,7 +105,7 @@ class LagLlamaForecaster:
             for part in _shown(parts, progress):
                 drawn = self._draw(panel, part, context_length, num_samples, horizon, seed, clamp)
                 samples[part.series, part.samples] = drawn.numpy()
-        return _answer(panel, samples, self.name)
+        return panel.answer(samples, self.name)
 
     def _draw(
         self,
@@ -177,24 +176,6 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> L
     )
     forecaster.save(target)
     return forecaster
-
-
-def _answer(panel: Panel, samples: np.ndarray[Any, Any], name: str) -> Forecast:
-    horizon = samples.shape[2]
-    index, history = [], []
-    for values, axis in zip(panel.values, panel.axes, strict=True):
-        shown = min(len(values), history_shown(horizon))
-        index.append(axis.index(len(values), horizon))
-        history.append(pd.Series(values[-shown:], axis.index(len(values) - shown, shown)))
-    return Forecast(
-        samples=samples,
-        ids=panel.ids,
-        index=index,
-        history=history,
-        model=name,
-        id_column=panel.columns.id,
-        time_column=panel.columns.time,
-    )
 
 
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:

@@ -18,7 +18,7 @@ from llamacast.data.calendar import (
     stamps_from,
     step_numbers,
 )
-from llamacast.forecast import DataError
+from llamacast.forecast import DataError, Forecast, history_shown
 
 LARGEST_GAP_SHARE = 100
 """A series may be stretched by missing steps to this many times its rows, or to `FREE_STEPS`."""
@@ -85,6 +85,18 @@ class Panel:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def answer(self, samples: npt.NDArray[np.float64], model: str) -> Forecast:
+        """The forecast that goes on where each series ends; samples `(series, sample, horizon)`."""
+        horizon = samples.shape[2]
+        index, history = [], []
+        for values, axis in zip(self.values, self.axes, strict=True):
+            shown = min(len(values), history_shown(horizon))
+            index.append(axis.index(len(values), horizon))
+            history.append(pd.Series(values[-shown:], axis.index(len(values) - shown, shown)))
+        return Forecast(
+            samples, self.ids, index, history, model, self.columns.id, self.columns.time
+        )
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -107,7 +119,8 @@ def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
     Raises:
         DataError: names the series and the row that do not fit, and how to mend them.
     """
-    codes, ids = pd.factorize(rows.ids)
+    codes, distinct = pd.factorize(rows.ids)
+    ids = distinct.tolist()
     order = np.lexsort((rows.steps, codes))
     codes, steps, target = codes[order], rows.steps[order], rows.target[order]
     bounds = np.searchsorted(codes, np.arange(len(ids) + 1))
@@ -120,7 +133,7 @@ def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
         values.append(_fill_gaps(numbers[part], target[part], identifier))
         start = steps[bounds[number]]
         axes.append(TimeAxis(start if frequency else int(start), frequency, size, rows.zone))
-    return Panel(list(ids), values, axes, columns)
+    return Panel(ids, values, axes, columns)
 
 
 def _number_steps(

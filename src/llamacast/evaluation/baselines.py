@@ -12,7 +12,7 @@ import pandas as pd
 from llamacast.data.calendar import season_length
 from llamacast.data.frame import read_panel
 from llamacast.data.tables import Table
-from llamacast.forecast import Forecast, history_shown
+from llamacast.forecast import Forecast
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,22 +31,11 @@ class SeasonalNaive:
     def forecast(self, data: Table, horizon: int, *, frequency: str | None = None) -> Forecast:
         """See `Forecaster.forecast`."""
         panel = read_panel(data, frequency=frequency)
-        samples, index, history = [], [], []
+        samples = []
         for values, axis in zip(panel.values, panel.axes, strict=True):
             natural = season_length(axis.frequency) if axis.frequency else 1
             samples.append(self._sample(_carried(values), self.season or natural, horizon))
-            index.append(axis.index(len(values), horizon))
-            shown = min(len(values), history_shown(horizon))
-            history.append(pd.Series(values[-shown:], axis.index(len(values) - shown, shown)))
-        return Forecast(
-            np.stack(samples),
-            panel.ids,
-            index,
-            history,
-            "seasonal-naive",
-            panel.columns.id,
-            panel.columns.time,
-        )
+        return panel.answer(np.stack(samples), "seasonal-naive")
 
     def _sample(self, values: Floats, season: int, horizon: int) -> Floats:
         """Shape `(sample, horizon)`."""
