@@ -38,7 +38,7 @@ class SampleCache:
     def __init__(self, prefix: PrefixCache, num_samples: int, tail_length: int) -> None:
         self.prefix = prefix
         series, head, _, head_width = prefix.keys[0].shape
-        shape = (len(prefix.keys), series, num_samples, head, tail_length, head_width)
+        shape = (len(prefix.keys), series, head, num_samples, tail_length, head_width)
         self.keys = prefix.keys[0].new_empty(shape)
         self.values = prefix.keys[0].new_empty(shape)
         self.length = 0
@@ -54,21 +54,23 @@ class SampleCache:
         key: Float[Tensor, "series sample head 1 head_width"],
         value: Float[Tensor, "series sample head 1 head_width"],
     ) -> Float[Tensor, "series sample head 1 head_width"]:
-        self.keys[layer, ..., self.length - 1, :] = key.squeeze(-2)
-        self.values[layer, ..., self.length - 1, :] = value.squeeze(-2)
+        query, key, value = (part.squeeze(-2).transpose(1, 2) for part in (query, key, value))
+        self.keys[layer, ..., self.length - 1, :] = key
+        self.values[layer, ..., self.length - 1, :] = value
         tail_keys = self.keys[layer, ..., : self.length, :]
         tail_values = self.values[layer, ..., : self.length, :]
-        prefix_keys, prefix_values = self.prefix.keys[layer], self.prefix.values[layer]
 
         query = query * query.shape[-1] ** -0.5
         # All samples of a series meet its prefix in one matrix product for each head.
-        by_head = query.squeeze(-2).transpose(1, 2)
-        prefix_scores = (by_head @ prefix_keys.mT).transpose(1, 2).unsqueeze(-2)
-        scores = torch.cat([prefix_scores, query @ tail_keys.mT], dim=-1)
-        weights = scores.float().softmax(dim=-1).to(scores.dtype)
-        prefix_weights, tail_weights = weights.split([prefix_keys.shape[-2], self.length], dim=-1)
-        from_prefix = prefix_weights.squeeze(-2).transpose(1, 2) @ prefix_values
-        return from_prefix.transpose(1, 2).unsqueeze(-2) + tail_weights @ tail_values
+        prefix = (query @ self.prefix.keys[layer].mT).float()
+        tail = (query.unsqueeze(-2) @ tail_keys.mT).squeeze(-2).float()
+        # One softmax over both parts, without joining them.
+        largest = prefix.amax(dim=-1, keepdim=True).maximum(tail.amax(dim=-1, keepdim=True))
+        prefix, tail = prefix.sub_(largest).exp_(), tail.sub_(largest).exp_()
+        total = prefix.sum(dim=-1, keepdim=True) + tail.sum(dim=-1, keepdim=True)
+        attended = prefix.to(query.dtype) @ self.prefix.values[layer]
+        attended += (tail.to(query.dtype).unsqueeze(-2) @ tail_values).squeeze(-2)
+        return (attended / total).to(query.dtype).transpose(1, 2).unsqueeze(-2)
 
 
 def bytes_per_sample(
@@ -77,10 +79,9 @@ def bytes_per_sample(
     """Memory that one sample path of one series needs while it is drawn."""
     tail = 2 * config.num_layers * config.width * horizon * element_bytes
     values = (config.max_lag + 1 + horizon) * 4
-    # One token on its way through a block: features, residual stream, SwiGLU; scores four times
-    # (apart, joined, as weights, parted).
+    # One token on its way through a block: features, residual stream, SwiGLU; scores twice.
     moving = (4 * config.num_features + 8 * config.width + 3 * config.feedforward_width) * 4
-    scores = 4 * config.num_heads * (context_length + horizon) * 4
+    scores = 2 * config.num_heads * (context_length + horizon) * 4
     return tail + values + moving + scores
 
 
