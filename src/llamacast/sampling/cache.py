@@ -5,7 +5,6 @@ Both are ways to attend (`transformer.Attend`): the transformer calls them, the 
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -181,6 +181,6 @@ def plot_losses(directory: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=label, linewidth=1.0)
     axes.set_xlabel("step")
-    axes.set_ylabel("negative log-likelihood of the next value (scaled units)")
+    axes.set_ylabel("minus log-likelihood, scaled units")
     axes.legend(frameon=False)
     figure.savefig(directory / "loss.png", dpi=120)
