@@ -83,5 +83,7 @@ def build(config: LagLlamaConfig, weights: Mapping[str, Tensor], source: str) ->
             raise CheckpointError(f"{source}: weight {name} is {found}, the config wants {wanted}")
         if not weights[name].isfinite().all():
             raise CheckpointError(f"{source}: weight {name} is not finite")
-    model.load_state_dict({name: weights[name].float() for name in expected}, assign=True)
+    # Copies lie where torch aligns them: matrix products round by alignment, and a file's does vary.
+    copies = {name: weights[name].to(torch.float32, copy=True) for name in expected}
+    model.load_state_dict(copies, assign=True)
     return model.eval()
