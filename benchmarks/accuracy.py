@@ -144,17 +144,21 @@ def summarise(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(geometric, index=["geometric mean"])])
 
 
+def shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else f"{value:.3f}".removesuffix(".000")
+
+
 def markdown(table: pd.DataFrame) -> str:
-    shown = table.map(
-        lambda value: "" if pd.isna(value) else f"{value:.3f}".rstrip("0").rstrip(".")
-    )
+    cells = table.map(shown)
     lines = [
-        "| data set | " + " | ".join(shown.columns) + " |",
-        "|---" * (len(shown.columns) + 1) + "|",
+        "| data set | " + " | ".join(cells.columns) + " |",
+        "|---" * (len(cells.columns) + 1) + "|",
     ]
     lines += [
         f"| {name} | " + " | ".join(row) + " |"
-        for name, row in zip(shown.index, shown.values, strict=True)
+        for name, row in zip(cells.index, cells.values, strict=True)
     ]
     return "\n".join(lines)
 
@@ -192,21 +196,28 @@ def main() -> None:
             rows += score_set(name, arguments.data, forecasters, arguments.max_windows)
     if not rows:
         parser.error(f"{arguments.data} holds none of {', '.join(PROTOCOL)}")
-    table = summarise(pd.DataFrame(rows), model)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(arguments.output / "accuracy.csv", index=False, float_format="%.6g")
-    threads = os.environ.get("OMP_NUM_THREADS", "idle cores, at most " + str(os.cpu_count()))
-    (arguments.output / "accuracy.md").write_text(
-        f"# {model} beside seasonal naive\n\n{markdown(table)}\n\n"
-        f"Command: `python benchmarks/accuracy.py {arguments.data} --max-windows {arguments.max_windows}`. "
-        "CRPS is the mean weighted quantile loss over nine deciles (100 sample paths, seed 0); ratios are to "
-        "seasonal naive with normal errors; lower is better. "
-        f"{datetime.date.today()}, {platform.machine()} with {os.cpu_count()} cores, threads: {threads}, "
-        f"{sum(row['seconds'] for row in rows if row['model'] == model) / 60:.0f} minutes for the model.\n\n"
-        "![ratios](accuracy.png)\n"
+    command = (
+        f"python benchmarks/accuracy.py {arguments.data} --max-windows {arguments.max_windows}"
     )
-    draw(table, arguments.output / "accuracy.png")
-    print(f"\n{markdown(table)}\n\nwrote {arguments.output}/accuracy.{{md,csv,png}}")
+    write_results(pd.DataFrame(rows), model, command, arguments.output)
+
+
+def write_results(rows: pd.DataFrame, model: str, command: str, output: Path) -> None:
+    """Scores as they are first, so that nothing is lost; then the table and the picture."""
+    output.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(output / "accuracy.csv", index=False, float_format="%.6g")
+    table = summarise(rows, model)
+    threads = os.environ.get("OMP_NUM_THREADS", f"idle cores, at most {os.cpu_count()}")
+    minutes = rows[rows.model == model].seconds.sum() / 60
+    (output / "accuracy.md").write_text(
+        f"# {model} beside seasonal naive\n\n{markdown(table)}\n\n"
+        f"Command: `{command}`. CRPS is the mean weighted quantile loss over nine deciles (100 paths, seed 0); "
+        "ratios are to seasonal naive with normal errors; lower is better. "
+        f"{datetime.date.today()}, {platform.machine()} with {os.cpu_count()} shared cores, "
+        f"threads: {threads}, {minutes:.0f} minutes for the model.\n\n![ratios](accuracy.png)\n"
+    )
+    draw(table, output / "accuracy.png")
+    print(f"\n{markdown(table)}\n\nwrote {output}/accuracy.{{md,csv,png}}")
 
 
 if __name__ == "__main__":
