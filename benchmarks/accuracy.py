@@ -211,8 +211,8 @@ def write_results(rows: pd.DataFrame, model: str, command: str, output: Path) ->
     minutes = rows[rows.model == model].seconds.sum() / 60
     (output / "accuracy.md").write_text(
         f"# {model} beside seasonal naive\n\n{markdown(table)}\n\n"
-        f"Command: `{command}`. CRPS is the mean weighted quantile loss over nine deciles (100 paths, seed 0); "
-        "ratios are to seasonal naive with normal errors; lower is better. "
+        f"Command: `{command}`. CRPS is the mean weighted quantile loss over nine deciles of 100 "
+        "paths, seed 0; ratios are to seasonal naive with normal errors; lower is better. "
         f"{datetime.date.today()}, {platform.machine()} with {os.cpu_count()} shared cores, "
         f"threads: {threads}, {minutes:.0f} minutes for the model.\n\n![ratios](accuracy.png)\n"
     )
