@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from llamacast.data.calendar import (
+    NUM_FEATURES,
     Frequency,
     calendar_features,
     infer_frequency,
@@ -60,12 +61,11 @@ class TimeAxis:
     def features(self, first: int, count: int) -> npt.NDArray[np.float32]:
         """Calendar features `(step, 6)` by the clock on the user's wall; zeros without dates."""
         if self.frequency is None:
-            return np.zeros((count, 6), dtype=np.float32)
-        stamps = self._stamps(first, count)
-        if self.zone is not None and self.frequency.is_clock:
-            local = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(self.zone)
-            stamps = local.tz_localize(None).to_numpy().astype("datetime64[ns]")
-        return calendar_features(stamps, self.frequency)
+            return np.zeros((count, NUM_FEATURES), dtype=np.float32)
+        if self.zone is None or not self.frequency.is_clock:
+            return calendar_features(self._stamps(first, count), self.frequency)
+        local = pd.DatetimeIndex(self.index(first, count)).tz_localize(None)
+        return calendar_features(local.to_numpy().astype("datetime64[ns]"), self.frequency)
 
     def _stamps(self, first: int, count: int) -> npt.NDArray[np.datetime64]:
         assert self.frequency is not None

@@ -92,10 +92,6 @@ class WindowShape:
     num_steps: int
     """Last steps of the whole for which the calendar is told."""
 
-    @property
-    def length(self) -> int:
-        return self.history + self.horizon
-
 
 def random_windows(
     corpus: Corpus,

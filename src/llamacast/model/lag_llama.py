@@ -37,6 +37,14 @@ class ScaledWindow:
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.scaled, self.location, self.scale, self.statistics
 
+    def to_scaled(self, values: Float[Tensor, "series time"]) -> Float[Tensor, "series time"]:
+        """Values in data units, in scaled ones."""
+        return (values - self.location) / self.scale
+
+    def to_values(self, scaled: Float[Tensor, "series time"]) -> Float[Tensor, "series time"]:
+        """Scaled values, in data units."""
+        return scaled * self.scale + self.location
+
 
 class LagLlama(nn.Module):
     """The network of arXiv 2310.08278, a function of tensors: it holds weights and no state."""
@@ -76,15 +84,26 @@ class LagLlama(nn.Module):
         `window` was scaled by. `calendar` describes the context's steps and the one after them.
         `sequence_length` is what dynamic rotary positions stretch to, if not the context.
         """
+        causal = CausalAttention(self.config.dropout if self.training else 0.0)
+        hidden, lags = self.encode(scaled, window, calendar, causal, sequence_length)
+        return self.distribution(hidden, lags, window.scale)
+
+    def encode(
+        self,
+        scaled: Float[Tensor, "series history"],
+        window: ScaledWindow,
+        calendar: Float[Tensor, "series step feature"],
+        attend: Attend,
+        sequence_length: int | None = None,
+    ) -> tuple[Float[Tensor, "series context width"], Float[Tensor, "series context lag"]]:
+        """What the network knows after each step of a context, and the lags it saw there."""
         aligned = token_calendar(calendar, self.config)
         context_length = aligned.shape[1]
         lags = gather_lags(scaled, self.config.lags, context_length)
         tokens = make_tokens(lags, window.statistics, aligned, self.config)
         positions = torch.arange(context_length, device=scaled.device)
         turn = rotation(positions, sequence_length or context_length, self.config)
-        causal = CausalAttention(self.config.dropout if self.training else 0.0)
-        hidden = self.hidden(tokens, turn, causal)
-        return self.distribution(hidden, lags, window.scale)
+        return self.hidden(tokens, turn, attend), lags
 
     def hidden(
         self, tokens: Float[Tensor, "... time feature"], turn: Rotation | None, attend: Attend
@@ -125,7 +144,7 @@ class LagLlama(nn.Module):
         num_tokens = calendar.shape[1] - 1
         window = self.scale_window(values[:, :history_length], observed[:, :history_length])
         filled = fill_missing(values, observed, window.location, self.config)
-        scaled = ((filled - window.location) / window.scale).to(window.scaled.dtype)
+        scaled = window.to_scaled(filled).to(window.scaled.dtype)
         distribution = self(scaled[:, :-1], window, calendar)
         targets = scaled[:, -num_tokens:]
         targets = targets if noise is None else targets + noise

@@ -114,7 +114,7 @@ def sample_paths(
             )
         paths[:, :, start + step] = settle(distribution.sample(uniforms[:, :, step]))
     drawn = paths[:, :, start:].cpu().double()
-    plain = drawn * history.scale.double()[:, None] + history.location.double()[:, None]
+    plain = history.to_values(drawn.flatten(1)).view_as(drawn)
     plain = plain if clamp is None else clamp(plain)  # scaled units had rounded it
     return plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
 
@@ -127,13 +127,8 @@ def prefill(
     prefix: PrefixCache,
 ) -> Distribution:
     """Run each context once; the distribution of the first future value, `(series, 1)`."""
-    aligned = token_calendar(calendar, model.config)
-    context_length = aligned.shape[1]
-    lags = gather_lags(window.scaled, model.config.lags, context_length)
-    tokens = make_tokens(lags, window.statistics, aligned, model.config)
-    positions = torch.arange(context_length, device=tokens.device)
-    turn = rotation(positions, context_length + horizon - 1, model.config)
-    hidden = model.hidden(tokens, turn, prefix)
+    sequence_length = calendar.shape[1] - 1 + horizon - 1
+    hidden, lags = model.encode(window.scaled, window, calendar, prefix, sequence_length)
     return model.distribution(hidden[:, -1:], lags[:, -1:], window.scale)
 
 
@@ -181,8 +176,7 @@ def _settle(history: ScaledWindow, clamp: Clamp | None) -> Clamp:
         return lambda scaled: scaled
 
     def settle(scaled: Tensor) -> Tensor:
-        plain = scaled.cpu().double() * history.scale.double() + history.location.double()
-        settled = (clamp(plain) - history.location.double()) / history.scale.double()
-        return settled.to(scaled)
+        values = clamp(history.to_values(scaled.cpu().double()))
+        return history.to_scaled(values).to(scaled)
 
     return settle

@@ -77,14 +77,15 @@ def train(
     fabric: Fabric,
     validate: Callable[[], float] | None = None,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
+    on_save: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Train in place until the budget is used; go on from `directory` where a run stopped.
 
     `objective(batch)` is the loss to minimise; it holds the network.
 
     `batch_at(step)` must give the same batch for the same step, so that a run that was stopped
-    and resumed sees what an unbroken one sees. Each line of the log goes to `report` too, with
-    `saved`: whether the state was saved there.
+    and resumed sees what an unbroken one sees. Each line of the log goes to `report` too;
+    `on_save` is called after each save of the state.
     """
     optimiser = torch.optim.AdamW(
         _decay_groups(objective, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95)
@@ -116,9 +117,10 @@ def train(
             losses.clear()
             if fabric.is_global_zero:
                 _append(directory / LOG_FILE, row)
-                report({**row, "saved": saves})
+                report(row)
         if saves and fabric.is_global_zero:
             _save(objective, optimiser, progress, directory)
+            on_save()
     return progress
 
 

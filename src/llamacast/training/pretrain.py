@@ -76,13 +76,11 @@ def pretrain(
         losses = [objective(fabric.to_device(batch)) for batch in held_out]
         return float(torch.stack(losses).mean())
 
-    def save_and_report(row: dict[str, Any]) -> None:
-        if row["saved"]:
-            checkpoint.save(network, directory / MODEL_DIRECTORY)
-        report({name: value for name, value in row.items() if name != "saved"})
+    def save_model() -> None:
+        checkpoint.save(network, directory / MODEL_DIRECTORY)
 
     validator = validate if held_out else None
-    return train(objective, batch_at, loop, directory, fabric, validator, save_and_report)
+    return train(objective, batch_at, loop, directory, fabric, validator, report, save_model)
 
 
 class NextValue(nn.Module):
