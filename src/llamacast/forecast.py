@@ -37,7 +37,11 @@ class Forecaster(Protocol):
     """Anything that forecasts."""
 
     def forecast(self, data: Any, horizon: int) -> Forecast:
-        """Sample paths of the `horizon` steps after each series of `data` ends."""
+        """Forecast the `horizon` steps after each series of `data` ends.
+
+        `data` is a table of any shape that `llamacast.data.frame.read_panel` takes, or the `Panel`
+        that it makes; that function turns either into a `Panel`.
+        """
         ...
 
 
@@ -46,8 +50,8 @@ class Forecast:
     """Sample paths of several series; quantiles, intervals, frames and pictures follow from them."""
 
     samples: Floats
-    """Shape `(series, sample, horizon)`, in the units of the data. Paths are joint: sums, maxima and
-    other functionals of a path may be read off each sample."""
+    """Shape `(series, sample, horizon)`, in the units of the data. Where paths are joint, sums, maxima
+    and other functionals of a path may be read off each sample."""
     ids: Sequence[Any]
     """Name of each series."""
     index: Sequence[pd.Index[Any]]
@@ -59,6 +63,9 @@ class Forecast:
     id_column: str | None = "unique_id"
     """Column of series names in frames; None leaves it out (a single series)."""
     time_column: str = "ds"
+    joint: bool = True
+    """Whether each sample is one possible future; if not, samples are evenly spaced quantiles of each
+    step, and only what is said of single steps holds."""
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 3:

@@ -52,7 +52,7 @@ class LagLlamaForecaster:
 
     def forecast(
         self,
-        data: Table,
+        data: Table | Panel,
         horizon: int,
         *,
         num_samples: int = 100,
@@ -71,7 +71,7 @@ class LagLlamaForecaster:
 
         Args:
             data: a long or wide frame, a Series, an array, a list, or the path of a CSV or parquet
-                file (see `read_panel`); the columns' names are found or given.
+                file (see `read_panel`); the columns' names are found or given. Or a `Panel`.
             horizon: steps to forecast.
             num_samples: paths for each series.
             seed: same seed and same series name, same paths, whatever else is in the data.

@@ -21,7 +21,7 @@ LARGEST_VALUE = 1e300
 
 
 def read_panel(
-    data: Table,
+    data: Table | Panel,
     *,
     id_column: str | None = None,
     time_column: str | None = None,
@@ -32,11 +32,14 @@ def read_panel(
 
     Long frames (`unique_id, ds, y`; `item_id, timestamp, target`; any names by argument), wide
     frames (a column for each series), Series, arrays, lists, and the paths of CSV and parquet
-    files are understood. Rows may be in any order; steps without a row become missing.
+    files are understood. Rows may be in any order; steps without a row become missing. A `Panel` is
+    checked already and comes back as it is.
 
     Raises:
         DataError: names the file, column, series or row that cannot be used, and how to mend it.
     """
+    if isinstance(data, Panel):
+        return data
     frame = as_frame(data, id_column)
     _check_names(frame, {"id": id_column, "time": time_column, "target": target_column})
     given = parse_frequency(frequency) if frequency is not None else None

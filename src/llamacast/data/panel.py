@@ -85,7 +85,20 @@ class Panel:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def answer(self, samples: npt.NDArray[np.float64], model: str) -> Forecast:
+    def to_frame(self) -> pd.DataFrame:
+        """A long frame: id, time and target, named by `columns` ("unique_id" where there is no id)."""
+        lengths = [len(values) for values in self.values]
+        first, *others = (axis.index(0, n) for axis, n in zip(self.axes, lengths, strict=True))
+        labels = pd.Index(self.ids).take(np.repeat(np.arange(len(self)), lengths))
+        return pd.DataFrame(
+            {
+                self.columns.id or "unique_id": labels,
+                self.columns.time: first.append(others) if others else first,
+                self.columns.target: np.concatenate(self.values),
+            }
+        )
+
+    def answer(self, samples: npt.NDArray[np.float64], model: str, joint: bool = True) -> Forecast:
         """The forecast that goes on where each series ends; samples `(series, sample, horizon)`."""
         horizon = samples.shape[2]
         index, history = [], []
@@ -94,7 +107,7 @@ class Panel:
             index.append(axis.index(len(values), horizon))
             history.append(pd.Series(values[-shown:], axis.index(len(values) - shown, shown)))
         return Forecast(
-            samples, self.ids, index, history, model, self.columns.id, self.columns.time
+            samples, self.ids, index, history, model, self.columns.id, self.columns.time, joint
         )
 
 

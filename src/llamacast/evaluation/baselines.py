@@ -11,42 +11,46 @@ import pandas as pd
 
 from llamacast.data.calendar import season_length
 from llamacast.data.frame import read_panel
+from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
 from llamacast.forecast import Forecast
 
 Floats = npt.NDArray[np.float64]
 
 
+# Quantiles at every half per cent: a quantile read off evenly spaced samples, position
+# `level * (samples - 1)`, is then exact at all of these levels.
+NUM_LEVELS = 201
+LEVELS = tuple(np.clip(np.linspace(0.0, 1.0, NUM_LEVELS), 0.00125, 0.99875).tolist())
+_NORMAL = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+
+
 @dataclass(frozen=True)
 class SeasonalNaive:
-    """Repeats the last season; normal errors whose variance grows by one with every season.
-
-    Samples are evenly spaced quantiles: marginals are exact, paths are not joint.
-    """
+    """Repeats the last season; normal errors whose variance grows by one with every season."""
 
     season: int | None = None
     """Steps in a season; None takes the frequency's own."""
-    num_samples: int = 99
 
-    def forecast(self, data: Table, horizon: int, *, frequency: str | None = None) -> Forecast:
+    def forecast(
+        self, data: Table | Panel, horizon: int, *, frequency: str | None = None
+    ) -> Forecast:
         """See `Forecaster.forecast`."""
         panel = read_panel(data, frequency=frequency)
         samples = []
         for values, axis in zip(panel.values, panel.axes, strict=True):
             natural = season_length(axis.frequency) if axis.frequency else 1
-            samples.append(self._sample(_carried(values), self.season or natural, horizon))
-        return panel.answer(np.stack(samples), "seasonal-naive")
+            samples.append(self._quantiles(_carried(values), self.season or natural, horizon))
+        return panel.answer(np.stack(samples), "seasonal-naive", joint=False)
 
-    def _sample(self, values: Floats, season: int, horizon: int) -> Floats:
-        """Shape `(sample, horizon)`."""
+    def _quantiles(self, values: Floats, season: int, horizon: int) -> Floats:
+        """Shape `(level, horizon)`."""
         season = season if season < len(values) else 1
         steps = np.arange(horizon)
         errors = values[season:] - values[:-season]
         deviation = np.sqrt(np.mean(errors**2)) if len(errors) else 0.0
-        levels = (np.arange(self.num_samples) + 0.5) / self.num_samples
-        normal = np.array([NormalDist().inv_cdf(level) for level in levels])
         spread = deviation * np.sqrt(steps // season + 1.0)
-        return values[-season:][steps % season] + spread * normal[:, None]
+        return values[-season:][steps % season] + spread * _NORMAL[:, None]
 
 
 def _carried(values: Floats) -> Floats:
