@@ -82,9 +82,12 @@ def test_random_windows_are_pieces_of_series_with_their_calendar(corpus):
         stamps = pd.date_range("2020-01-01", periods=origin + 8, freq="h" if series % 2 else "MS")
         frequency = parse_frequency("h" if series % 2 else "MS")
         expected = calendar_features(stamps.to_numpy().astype("datetime64[ns]")[-20:], frequency)
-        known = min(20, 68 - int(observed.argmax()))
-        np.testing.assert_allclose(calendar[-known:], expected[-known:])
-        assert not calendar[: 20 - known].any()
+        first = max(0, int(observed.argmax()) - 48)
+        end = int(np.flatnonzero(observed)[-1]) + 1 - 48
+        expected = np.pad(expected, ((20 - len(expected), 0), (0, 0)))
+        np.testing.assert_allclose(calendar[first:end], expected[first:end])
+        assert not calendar[:first].any()
+        assert not calendar[end:].any()  # after the series' end
 
 
 def test_series_shorter_than_a_window_are_drawn_too(corpus):
@@ -92,6 +95,19 @@ def test_series_shorter_than_a_window_are_drawn_too(corpus):
     windows = random_windows(corpus, np.random.default_rng(0), 300, shape)
     drawn = set(np.abs(windows.values[:, 60]) // 1000)
     assert len(drawn) == 38  # every series but the two held out
+
+
+def test_yearly_series_go_on_for_longer_than_stamps_can_tell(tmp_path):
+    series = np.random.default_rng(0).normal(size=40).astype(np.float32)
+    frame = pd.DataFrame(
+        {"item_id": ["a"], "start": pd.Timestamp("1991-01-01"), "freq": "YS", "target": [series]}
+    )
+    frame.to_parquet(tmp_path / "years.parquet")
+    shape = WindowShape(history=60, horizon=400, num_steps=420)
+    windows = random_windows(
+        read_corpus(tmp_path / "years.parquet"), np.random.default_rng(0), 20, shape
+    )
+    assert windows.calendar.any()
 
 
 def test_a_corpus_of_constants_is_refused(tmp_path):

@@ -144,7 +144,11 @@ def _random_window(
     calendar = np.zeros((shape.num_steps, NUM_FEATURES), dtype=np.float32)
     if rng.random() >= SHARE_WITHOUT_CALENDAR:
         start, frequency = corpus.starts[index], corpus.frequencies[index]
-        end = origin + shape.horizon
-        num_known = min(shape.num_steps, end - first)
-        calendar[-num_known:] = calendar_window(start, frequency, end - num_known, num_known)
+        # Nothing is asked after the series' end, and years may go on beyond what stamps can tell.
+        end = min(origin + shape.horizon, len(series))
+        place = shape.num_steps - (origin + shape.horizon - end)
+        num_known = min(place, end - first)
+        if num_known > 0:
+            told = calendar_window(start, frequency, end - num_known, num_known)
+            calendar[place - num_known : place] = told
     return values, observed, calendar
