@@ -32,6 +32,16 @@ class CheckpointError(ValueError):
     """A file is not a network that can be loaded; the message names it."""
 
 
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What weights have learnt from, so that nobody takes a score on it for a forecast's."""
+
+    datasets: tuple[str, ...] = ()
+    """Names of the data sets that they were pretrained on."""
+    until: str = ""
+    """ISO time stamp of the last step that they were fine-tuned on; empty if they were not."""
+
+
 @runtime_checkable
 class Forecaster(Protocol):
     """Anything that forecasts."""

@@ -19,7 +19,7 @@ from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
 from llamacast.data.windows import last_windows
-from llamacast.forecast import CheckpointError, DataError, Forecast
+from llamacast.forecast import CheckpointError, DataError, Forecast, TrainingRecord
 from llamacast.model import checkpoint, official
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.engine import Clamp, Part, plan, sample_paths
@@ -42,13 +42,20 @@ class LagLlamaForecaster:
         name: str = "lag-llama",
         device: str = "auto",
         dtype: Literal["float32", "bfloat16"] = "float32",
+        training: TrainingRecord | None = None,
     ) -> None:
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {dtype!r}")
         self.name = name
+        self.training = training or TrainingRecord()
         self.model = model.to(_device(device)).eval()
         # The head and the values stay in float32: only the transformer gains from less.
         self.model.transformer.to(_DTYPES[dtype])
+
+    def __repr__(self) -> str:
+        """With a digest of the weights: what tells one forecaster from another."""
+        digest = checkpoint.digest(self.model)
+        return f"LagLlamaForecaster({self.name!r}, weights={digest!r})"
 
     def forecast(
         self,
@@ -133,8 +140,9 @@ class LagLlamaForecaster:
     def save(
         self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32"
     ) -> None:
-        """Write a folder that `load` reads: `model.safetensors` and `config.json`."""
+        """Write a folder that `load` reads: weights, configuration, what they were trained on."""
         checkpoint.save(self.model, Path(path), _DTYPES[dtype])
+        checkpoint.save_training(self.training, Path(path))
 
 
 def load(
@@ -162,7 +170,8 @@ def load(
     if not path.is_dir():
         names = ", ".join(PACKAGED)
         raise CheckpointError(f"no model {str(model)!r}: neither packaged ({names}) nor a folder")
-    return LagLlamaForecaster(checkpoint.load(path), path.name, device, dtype)
+    training = checkpoint.load_training(path)
+    return LagLlamaForecaster(checkpoint.load(path), path.name, device, dtype, training)
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> LagLlamaForecaster:

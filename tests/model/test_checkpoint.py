@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llamacast.forecast import CheckpointError
+from llamacast.forecast import CheckpointError, TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import LagLlamaConfig
 from llamacast.model.lag_llama import LagLlama
@@ -21,6 +21,22 @@ def saved(tmp_path):
     model = LagLlama(SMALL)
     checkpoint.save(model, tmp_path)
     return model, tmp_path
+
+
+def test_what_weights_have_seen_is_kept_with_them(saved):
+    _, folder = saved
+    assert checkpoint.load_training(folder) == TrainingRecord()
+    record = TrainingRecord(("m3", "gefcom"), "2024-01-01T00:00:00")
+    checkpoint.save_training(record, folder)
+    assert checkpoint.load_training(folder) == record
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "{}", '{"datasets": "m3", "until": ""}'])
+def test_a_damaged_training_record_is_named(saved, text):
+    _, folder = saved
+    (folder / checkpoint.TRAINING_FILE).write_text(text)
+    with pytest.raises(CheckpointError, match=r"training\.json"):
+        checkpoint.load_training(folder)
 
 
 def edit_config(folder, **changes):

@@ -111,6 +111,19 @@ def read_panels(path: Path) -> dict[str, Panel]:
     return {name: panel for name, panel in panels.items() if len(panel)}
 
 
+def holds_series(path: Path) -> bool:
+    """Whether it is a folder, or a parquet file with a series in each row."""
+    if path.is_dir():
+        return True
+    if path.suffix not in (".parquet", ".pq") or not path.exists():
+        return False
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):
+        return False  # whoever reads it will say so
+    return "target" in schema.names and _is_number_list(schema.field("target").type)
+
+
 def _to_panel(table: pa.Table) -> Panel:
     ends = np.cumsum(_lengths(table))[:-1]
     values = np.split(_flat_values(table).astype(np.float64), ends)

@@ -1,8 +1,9 @@
-"""Cut windows: the last one of each series to forecast from, random ones to learn from."""
+"""Cut windows: the last to forecast from, rolling ones to score on, random ones to learn from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,86 @@ def last_windows(
         np.stack([observed for _, observed in padded]),
         calendar,
     )
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Points in series from which the steps that follow are forecast, and then compared."""
+
+    panel: Panel
+    series: npt.NDArray[np.int64]
+    """Which series each window is of; windows of a series stand together, in order of time."""
+    cuts: npt.NDArray[np.int64]
+    """Steps of the series that each window knows."""
+    horizon: int
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def histories(self, part: slice) -> Panel:
+        """What is known at some windows; each is called by its series and its last known step."""
+        chosen = list(zip(self.series[part], self.cuts[part], strict=True))
+        return Panel(
+            [
+                f"{self.panel.ids[s]} @ {self.panel.axes[s].index(cut - 1, 1)[0]}"
+                for s, cut in chosen
+            ],
+            [self.panel.values[s][:cut] for s, cut in chosen],
+            [self.panel.axes[s] for s, _ in chosen],
+            self.panel.columns,
+        )
+
+    def actuals(self) -> npt.NDArray[np.float64]:
+        """What came after each, shape `(window, horizon)`; NaN where it is missing."""
+        return np.stack(
+            [
+                self.panel.values[s][cut : cut + self.horizon]
+                for s, cut in zip(self.series, self.cuts, strict=True)
+            ]
+        )
+
+    def cutoffs(self) -> list[Any]:
+        """Label of the last known step of each window."""
+        return [
+            self.panel.axes[s].index(cut - 1, 1)[0]
+            for s, cut in zip(self.series, self.cuts, strict=True)
+        ]
+
+    def before(self) -> Panel:
+        """Each series up to its first origin: what may be learnt from to forecast all windows."""
+        chosen, first = np.unique(self.series, return_index=True)
+        return Panel(
+            [self.panel.ids[s] for s in chosen],
+            [self.panel.values[s][: self.cuts[row]] for s, row in zip(chosen, first, strict=True)],
+            [self.panel.axes[s] for s in chosen],
+            self.panel.columns,
+        )
+
+
+def rolling_origins(panel: Panel, horizon: int, num_windows: int, step: int) -> Origins:
+    """Up to `num_windows` origins in each series, `step` apart; the last forecasts its last steps.
+
+    Windows are left out where a series begins too late for them, or where all that is known, or all
+    that is to be compared, is missing.
+
+    Raises:
+        DataError: if no series is long enough for any.
+    """
+    series, cuts = [], []
+    for number, values in enumerate(panel.values):
+        known = ~np.isnan(values)
+        for back in reversed(range(num_windows)):
+            cut = len(values) - horizon - back * step
+            if cut > 0 and known[:cut].any() and known[cut : cut + horizon].any():
+                series.append(number)
+                cuts.append(cut)
+    if not series:
+        longest = int(np.argmax([len(values) for values in panel.values]))
+        raise DataError(
+            f"horizon {horizon} leaves no history to forecast from: the longest series, "
+            f"{panel.ids[longest]!r}, has {len(panel.values[longest])} steps; shorten the horizon"
+        )
+    return Origins(panel, np.array(series), np.array(cuts), horizon)
 
 
 def calendar_window(

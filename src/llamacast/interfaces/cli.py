@@ -1,4 +1,4 @@
-"""The command line: `llamacast forecast`, `convert`, `pretrain`."""
+"""The command line: `llamacast forecast`, `backtest`, `convert`, `pretrain`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
@@ -110,6 +110,94 @@ def forecast(
 
 
 @app.command()
+def backtest(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A table as for forecast; or a parquet file (or a folder of such) with a series in each row."
+        ),
+    ],
+    horizon: Annotated[int, typer.Option(help="Steps of each window.")],
+    windows: Annotated[int, typer.Option(help="Windows of each series, from its end.")] = 5,
+    step: Annotated[
+        Optional[int], typer.Option(help="Steps between windows. [default: the horizon]")
+    ] = None,
+    models: Annotated[
+        str, typer.Option(help="With commas: packaged models, folders, baselines (see below).")
+    ] = "lag-llama,seasonal-naive",
+    season: Annotated[
+        Optional[int],
+        typer.Option(help="Steps in a season. [default: the frequency's own]"),
+    ] = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder for report, tables, pictures; an earlier run in it goes on."),
+    ] = None,
+    id_column: Annotated[Optional[str], typer.Option(help="Column that names the series.")] = None,
+    time_column: Annotated[
+        Optional[str], typer.Option(help="Column of dates, or of whole numbers.")
+    ] = None,
+    target_column: Annotated[Optional[str], typer.Option(help="Column of values.")] = None,
+    frequency: Annotated[
+        Optional[str], typer.Option(help="Step of the data. [default: inferred]")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Sample paths for each window.")] = 100,
+    seed: Annotated[int, typer.Option(help="Same seed, same scores.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Score models on the past: forecast the last windows of each series from what came before.
+
+    Prints each model's scores, its skill against seasonal naive and whether that is more than luck.
+
+    Baselines: naive, seasonal-naive, drift, auto-ets, auto-arima, theta, optimized-theta,
+    dynamic-theta, dynamic-optimized-theta, auto-theta, croston-sba, mstl (pip install
+    'llamacast[baselines]'); deepar, tft, n-beats, patchtst, trained on the data before the first
+    window (pip install 'llamacast[deep]').
+    """
+    with _errors_in_one_line("the same command with --output goes on from where it was"):
+        from llamacast.data.corpora import holds_series, read_panels
+        from llamacast.data.frame import read_panel
+        from llamacast.evaluation.backtest import backtest as run_backtest
+        from llamacast.evaluation.report import remarks, score_table, summary_table, write_report
+
+        options = {"num_samples": num_samples, "seed": seed}
+        entrants = {name: _entrant(name, season, device, options) for name in models.split(",")}
+        panels = (
+            read_panels(data)
+            if holds_series(data)
+            else {
+                data.stem: read_panel(
+                    data,
+                    id_column=id_column,
+                    time_column=time_column,
+                    target_column=target_column,
+                    frequency=frequency,
+                )
+            }
+        )
+        several = []
+        for name, panel in panels.items():
+            scores = run_backtest(
+                panel,
+                horizon,
+                entrants,
+                num_windows=windows,
+                step=step,
+                season=season,
+                name=name,
+                directory=output and output / name,
+            )
+            several.append(scores)
+            typer.echo(f"\n{name}\n{score_table(scores).to_string()}")
+            typer.echo("\n".join(remarks(scores)))
+        if len(several) > 1:
+            typer.echo(f"\nall data sets\n{summary_table(several).to_string()}")
+        if output is not None:
+            write_report(several, output)
+            typer.echo(f"wrote {output / 'report.md'}", err=True)
+
+
+@app.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="An official lag-llama.ckpt.")],
     directory: Annotated[Path, typer.Argument(help="Folder to write.")],
@@ -166,6 +254,17 @@ def pretrain(
             report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in row.items() if v != "")),
         )
         typer.echo(f"wrote {output / 'model'}", err=True)
+
+
+def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]) -> Any:
+    """A forecaster by name: a baseline, or a model with its options settled."""
+    from llamacast.evaluation.backtest import Settled
+    from llamacast.evaluation.baselines import BASELINES, baseline
+    from llamacast.forecaster import load
+
+    if name in BASELINES:
+        return baseline(name, season)
+    return Settled(load(name, device=device), options)
 
 
 @contextmanager

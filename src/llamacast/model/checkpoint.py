@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llamacast.forecast import CheckpointError
+from llamacast.forecast import CheckpointError, TrainingRecord
 from llamacast.model.config import LagLlamaConfig
 from llamacast.model.lag_llama import LagLlama
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+TRAINING_FILE = "training.json"
 ARCHITECTURE = "lag-llama"
 
 
@@ -48,14 +51,50 @@ def load(directory: Path) -> LagLlama:
     return build(config, weights, str(path))
 
 
-def read_config(path: Path) -> LagLlamaConfig:
-    """Read a configuration field by field; nothing named in the file is imported or called."""
+def digest(model: LagLlama) -> str:
+    """A short text that tells a network, its weights and its configuration, from any other."""
+    found = hashlib.blake2b(repr(model.config).encode(), digest_size=8)
+    for name, weight in sorted(model.state_dict().items()):
+        found.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def save_training(record: TrainingRecord, directory: Path) -> None:
+    """Write what the weights in `directory` have learnt from."""
+    fields = dataclasses.asdict(record)
+    (directory / TRAINING_FILE).write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def load_training(directory: Path) -> TrainingRecord:
+    """What the weights in `directory` have learnt from; nothing, where there is no such file.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    path = directory / TRAINING_FILE
+    if not path.exists():
+        return TrainingRecord()
+    fields = _read_object(path)
+    datasets, until = fields.get("datasets"), fields.get("until")
+    listed = isinstance(datasets, list) and len(fields) == 2
+    if not listed or not all(isinstance(text, str) for text in [*datasets, until]):
+        raise CheckpointError(f"{path}: must hold datasets, a list of names, and until, a text")
+    return TrainingRecord(tuple(datasets), until)
+
+
+def _read_object(path: Path) -> Any:
     try:
         fields = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: must hold one JSON object")
+    return fields
+
+
+def read_config(path: Path) -> LagLlamaConfig:
+    """Read a configuration field by field; nothing named in the file is imported or called."""
+    fields = _read_object(path)
     architecture = fields.pop("architecture", None)
     if architecture != ARCHITECTURE:
         raise CheckpointError(f"{path}: architecture is {architecture!r}, not {ARCHITECTURE!r}")

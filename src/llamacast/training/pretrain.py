@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from llamacast.data.corpora import Corpus, read_corpus
 from llamacast.data.windows import WindowShape, random_windows
-from llamacast.forecast import DataError
+from llamacast.forecast import DataError, TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import LagLlamaConfig, lag_llama
 from llamacast.model.lag_llama import LagLlama
@@ -78,6 +78,8 @@ def pretrain(
 
     def save_model() -> None:
         checkpoint.save(network, directory / MODEL_DIRECTORY)
+        record = TrainingRecord(datasets=tuple(corpus.datasets))
+        checkpoint.save_training(record, directory / MODEL_DIRECTORY)
 
     validator = validate if held_out else None
     return train(objective, batch_at, loop, directory, fabric, validator, report, save_model)

@@ -1,0 +1,313 @@
+"""Rolling origins: what forecasters would have said in the past, beside what then came."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from llamacast.data.calendar import season_length
+from llamacast.data.frame import read_panel
+from llamacast.data.panel import Panel
+from llamacast.data.tables import Table
+from llamacast.data.windows import Origins, rolling_origins
+from llamacast.evaluation.answers import LEVELS, Answers, Shelf
+from llamacast.evaluation.baselines import SeasonalNaive
+from llamacast.evaluation.metrics import (
+    continuous_ranked_probability_score,
+    energy_score,
+    probability_integral_transform,
+    seasonal_error,
+)
+from llamacast.evaluation.scores import REFERENCE, Scores
+from llamacast.forecast import DataError, Forecast, Forecaster, TrainingRecord
+
+# Windows forecast at a time: an interruption loses at most these, and one bar step is one of them.
+CHUNK = 64
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A forecaster that must learn from the data at hand first."""
+
+    def fit(self, data: Any, horizon: int) -> Forecaster:
+        """Learn from every series of `data`; what is returned forecasts `horizon` steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A forecaster with its options settled, so that data and horizon alone remain to be given."""
+
+    forecaster: Any
+    options: Mapping[str, Any]
+
+    def forecast(self, data: Any, horizon: int) -> Forecast:
+        return self.forecaster.forecast(data, horizon, **self.options)
+
+    @property
+    def training(self) -> TrainingRecord:
+        return getattr(self.forecaster, "training", TrainingRecord())
+
+
+def backtest(
+    data: Table | Panel,
+    horizon: int,
+    forecasters: Mapping[str, Forecaster | Trainable],
+    *,
+    num_windows: int = 5,
+    step: int | None = None,
+    season: int | None = None,
+    name: str = "data",
+    directory: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Scores:
+    """Forecast the last windows of each series from what came before each, and score that.
+
+    Seasonal naive is always scored too: skill is measured against it. Forecasters that must learn
+    first do so once, from what comes before the first window of each series. A forecaster that fails
+    on a window is told of in the scores and does not sink the run.
+
+    Args:
+        data: as for `forecast`.
+        horizon: steps of each window.
+        forecasters: by the names they are to bear in tables.
+        num_windows: windows of each series, counted from its end.
+        step: steps from one window to the next; None takes the horizon, so that none overlap.
+        season: of seasonal errors (MASE) and seasonal naive; None takes the frequency's own.
+        name: of the data set, in tables and to find it among what weights were trained on.
+        directory: keeps what has been forecast, so that the same call goes on where it stopped.
+        progress: show a bar; None shows it in a terminal.
+
+    Raises:
+        DataError: if the data cannot be used, the horizon is longer than they are, or `directory`
+            holds another backtest.
+    """
+    for what, value in (("horizon", horizon), ("num_windows", num_windows), ("step", step)):
+        if value is not None and value < 1:
+            raise DataError(f"{what} must be 1 or more; got {value}")
+    panel = read_panel(data)
+    origins = rolling_origins(panel, horizon, num_windows, step or horizon)
+    entrants = {REFERENCE: SeasonalNaive(season), **forecasters}
+    shelf = Shelf(Path(directory), origins, season) if directory is not None else None
+    with _bar(progress) as bar:
+        answers = {}
+        for entrant, forecaster in entrants.items():
+            task = bar.add_task(f"{name}: {entrant}", total=len(origins))
+            answers[entrant] = _ask(entrant, forecaster, origins, shelf, partial(bar.advance, task))
+    absolute, squared = _seasonal_errors(origins, season)
+    return Scores(
+        name=name,
+        series=[panel.ids[number] for number in origins.series],
+        cutoffs=origins.cutoffs(),
+        actuals=origins.actuals(),
+        seasonal_errors=absolute,
+        squared_seasonal_errors=squared,
+        answers=answers,
+        leaks=_leaks(name, entrants, origins),
+        notes=_notes(panel, origins, num_windows, step or horizon),
+    )
+
+
+# --- Asking --------------------------------------------------------------------------------------
+
+
+def _ask(
+    name: str,
+    forecaster: Forecaster | Trainable,
+    origins: Origins,
+    shelf: Shelf | None,
+    advance: Callable[[int], None],
+) -> Answers:
+    """What one forecaster says of all windows."""
+    if isinstance(forecaster, Trainable):
+        return _train_and_ask(name, forecaster, origins, shelf, advance)
+    return _ask_in_chunks(name, forecaster, origins, shelf, advance)
+
+
+def _ask_in_chunks(
+    name: str,
+    forecaster: Forecaster,
+    origins: Origins,
+    shelf: Shelf | None,
+    advance: Callable[[int], None],
+) -> Answers:
+    actuals = origins.actuals()
+    parts = []
+    for part in _chunks(len(origins)):
+        kept = shelf and shelf.find(name, repr(forecaster), part)
+        answers = kept or _ask_safely(forecaster, origins, part, actuals[part])
+        if shelf and not kept:
+            shelf.keep(name, repr(forecaster), part, answers)
+        parts.append(answers)
+        advance(len(answers))
+    return Answers.join(parts)
+
+
+def _train_and_ask(
+    name: str,
+    forecaster: Trainable,
+    origins: Origins,
+    shelf: Shelf | None,
+    advance: Callable[[int], None],
+) -> Answers:
+    """All or nothing is kept: two trainings are two forecasters."""
+    everything = slice(0, len(origins))
+    kept = shelf and shelf.find(name, repr(forecaster), everything)
+    if kept:
+        advance(len(origins))
+        return kept
+    began = time.perf_counter()
+    try:
+        trained = forecaster.fit(origins.before(), origins.horizon)
+    except Exception as error:  # any library's; told of in the table
+        advance(len(origins))
+        return Answers.failed(len(origins), origins.horizon, _one_line(error))
+    answers = _ask_in_chunks(name, trained, origins, None, advance)
+    answers = replace(answers, seconds=time.perf_counter() - began)
+    if shelf:
+        shelf.keep(name, repr(forecaster), everything, answers)
+    return answers
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+
+
+def _ask_safely(
+    forecaster: Forecaster, origins: Origins, part: slice, actuals: npt.NDArray[np.float64]
+) -> Answers:
+    """Some windows together; where that fails, one by one, so that the others are answered."""
+    began = time.perf_counter()
+    try:
+        answers = _ask_once(forecaster, origins, part, actuals)
+    except Exception as error:  # any forecaster's; told of in the table
+        if len(actuals) == 1:
+            answers = Answers.failed(1, origins.horizon, _one_line(error))
+        else:
+            singles = [slice(n, n + 1) for n in range(part.start, part.stop)]
+            answers = Answers.join(
+                [
+                    _ask_safely(forecaster, origins, single, actuals[row : row + 1])
+                    for row, single in enumerate(singles)
+                ]
+            )
+    return replace(answers, seconds=time.perf_counter() - began)
+
+
+def _ask_once(
+    forecaster: Forecaster, origins: Origins, part: slice, actuals: npt.NDArray[np.float64]
+) -> Answers:
+    histories = origins.histories(part)
+    forecast = forecaster.forecast(histories, origins.horizon)
+    samples = forecast.samples
+    if list(forecast.ids) != list(histories.ids) or samples.shape[2] != origins.horizon:
+        raise DataError("its forecast is not of the series and the horizon that it was asked for")
+    if not np.isfinite(samples).all():
+        raise DataError("its forecast holds values that are not finite")
+    joint = forecast.joint
+    return Answers(
+        quantiles=forecast.quantile(LEVELS),
+        mean=forecast.mean,
+        crps=continuous_ranked_probability_score(actuals, samples, unbiased=joint),
+        energy=energy_score(actuals, samples) if joint else np.full(len(samples), np.nan),
+        transform=probability_integral_transform(actuals, samples, _window_rng(part)),
+        errors=np.full(len(samples), "", dtype="<U200"),
+        seconds=0.0,
+    )
+
+
+def _window_rng(part: slice) -> np.random.Generator:
+    """For ties and steps of ranks: by the place of the windows, so that runs repeat."""
+    return np.random.default_rng(part.start)
+
+
+def _one_line(error: Exception) -> str:
+    first = (str(error) or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first}"[:200]
+
+
+def _bar(progress: bool | None) -> Progress:
+    console = Console(stderr=True)
+    shown = sys.stderr.isatty() if progress is None else progress
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    return Progress(*columns, console=console, disable=not shown)
+
+
+# --- What the scores need to know of the data ----------------------------------------------------
+
+
+def _seasonal_errors(
+    origins: Origins, season: int | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean absolute and mean squared seasonal step of each window's history."""
+    found = []
+    for series, cut in zip(origins.series, origins.cuts, strict=True):
+        axis, history = origins.panel.axes[series], origins.panel.values[series][:cut]
+        natural = season_length(axis.frequency) if axis.frequency else 1
+        steps = season or natural
+        found.append([seasonal_error(history, steps, power) for power in (1, 2)])
+    absolute, squared = np.array(found).T
+    return absolute, squared
+
+
+def _leaks(name: str, entrants: Mapping[str, Any], origins: Origins) -> dict[str, str]:
+    """Of forecasters whose weights have seen these data: how."""
+    found = {}
+    for entrant, forecaster in entrants.items():
+        record = getattr(forecaster, "training", TrainingRecord())
+        if _plain(name) in {_plain(dataset) for dataset in record.datasets}:
+            found[entrant] = f"its weights were pretrained on {name}"
+        num_seen = _num_windows_until(record.until, origins)
+        if num_seen:
+            found[entrant] = (
+                f"{num_seen} of {len(origins)} windows lie in the time that its weights were "
+                f"fine-tuned on (until {record.until})"
+            )
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _num_windows_until(until: str, origins: Origins) -> int:
+    """Windows whose first forecast step had been seen."""
+    if not until:
+        return 0
+    end = pd.Timestamp(until).tz_localize(None)
+    count = 0
+    for series, cut in zip(origins.series, origins.cuts, strict=True):
+        first = origins.panel.axes[series].index(cut, 1)
+        if isinstance(first, pd.DatetimeIndex):
+            count += bool(first.tz_localize(None)[0] <= end)
+    return count
+
+
+def _notes(panel: Panel, origins: Origins, num_windows: int, step: int) -> list[str]:
+    notes = []
+    counts = np.bincount(origins.series, minlength=len(panel))
+    if (counts == 0).any():
+        notes.append(f"{(counts == 0).sum()} of {len(panel)} series are too short for any window")
+    fewer = ((counts > 0) & (counts < num_windows)).sum()
+    if fewer:
+        notes.append(f"{fewer} of {len(panel)} series have fewer than {num_windows} windows")
+    if step < origins.horizon:
+        notes.append("windows overlap: intervals of skill over windows are too narrow")
+    return notes

@@ -1,0 +1,151 @@
+"""Which differences are more than luck; several data sets taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from llamacast.evaluation.scores import REFERENCE, Scores
+
+Floats = npt.NDArray[np.float64]
+
+NUM_DRAWS = 2000
+LEAST_UNITS = 10
+"""Fewer series or windows than this say nothing about luck."""
+INTERVAL = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Share of seasonal naive's CRPS that a forecaster takes away: 0 is as good, 1 perfect."""
+
+    value: float
+    low: float
+    """Ends of the 95 % bootstrap interval; NaN where there is too little to tell."""
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, `not told apart`, or `too few windows`."""
+        if np.isnan(self.low):
+            return "too few windows"
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "not told apart"
+
+
+def skill(scores: Scores, forecaster: str, seed: int = 0) -> Skill:
+    """Skill on one data set.
+
+    The interval is that of a paired bootstrap: series are drawn with replacement (windows, where
+    there are fewer than ten series), and with them the losses of both. Windows of one series that
+    follow each other are not independent, so with few series the interval is rather too narrow.
+    """
+    return _skill([_log_ratios(scores, forecaster, seed)])
+
+
+def overall_skill(several: Sequence[Scores], forecaster: str, seed: int = 0) -> Skill:
+    """One minus the geometric mean, over data sets, of the ratio of CRPS to seasonal naive's.
+
+    Each data set is drawn anew from its own units; those of too few count at their value.
+    """
+    return _skill([_log_ratios(scores, forecaster, seed + n) for n, scores in enumerate(several)])
+
+
+@dataclass(frozen=True)
+class _LogRatios:
+    value: float
+    draws: Floats
+    """Shape `(draw,)`; NaN where there are too few units."""
+
+
+def _skill(ratios: Sequence[_LogRatios]) -> Skill:
+    value = float(np.mean([ratio.value for ratio in ratios]))
+    if all(np.isnan(ratio.draws).any() for ratio in ratios):
+        return Skill(1 - np.exp(value), float("nan"), float("nan"))
+    draws = np.mean(
+        [np.where(np.isnan(ratio.draws), ratio.value, ratio.draws) for ratio in ratios], axis=0
+    )
+    low, high = 1 - np.exp(np.quantile(draws, INTERVAL))[::-1]
+    return Skill(1 - np.exp(value), float(low), float(high))
+
+
+def _log_ratios(scores: Scores, forecaster: str, seed: int) -> _LogRatios:
+    """Logarithms of the ratio of losses, on the windows that the forecaster answered."""
+    losses, reference = scores.losses(forecaster), scores.losses(REFERENCE)
+    paired = np.isfinite(losses) & np.isfinite(reference)
+    numbers = scores.series_numbers()[paired]
+    _, units = np.unique(numbers, return_inverse=True)
+    if units.size and units.max() + 1 < LEAST_UNITS:
+        units = np.arange(len(units))
+    num_units = int(units.max()) + 1 if units.size else 0
+    own, other = (
+        np.bincount(units, part[paired], num_units).astype(np.float64)
+        for part in (losses, reference)
+    )
+    value = _log_ratio(own.sum(), other.sum())
+    if num_units < LEAST_UNITS:
+        return _LogRatios(float(value), np.full(NUM_DRAWS, np.nan))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=NUM_DRAWS)
+    drawn = drawn.astype(np.float64)
+    return _LogRatios(float(value), _log_ratio(drawn @ own, drawn @ other))
+
+
+def _log_ratio(own: Floats, other: Floats) -> Floats:
+    """NaN where there is nothing to compare with."""
+    ratio = np.divide(own, other, out=np.full_like(other, np.nan), where=other > 0)
+    return np.log(ratio, out=np.full_like(ratio, np.nan), where=ratio > 0)
+
+
+def compare(scores: Scores) -> pd.DataFrame:
+    """The table of one data set, with each forecaster's skill, its interval and verdict."""
+    table = scores.table()
+    found = {name: skill(scores, name) for name in table.index}
+    place = list(table.columns).index("CRPS") + 1
+    table.insert(place, "skill", [found[name].value for name in table.index])
+    table.insert(place + 1, "skill low", [found[name].low for name in table.index])
+    table.insert(place + 2, "skill high", [found[name].high for name in table.index])
+    verdicts = ["" if name == REFERENCE else found[name].verdict for name in table.index]
+    table.insert(place + 3, "against seasonal naive", verdicts)
+    return table
+
+
+def summarise(several: Sequence[Scores]) -> pd.DataFrame:
+    """A row for each forecaster over all data sets that it was asked on, best first.
+
+    Geometric means of its ratios to seasonal naive, their skill with its interval, its rank by CRPS
+    among the forecasters averaged over data sets, and on how many it is better or worse than
+    seasonal naive by more than luck.
+    """
+    tables = {scores.name: compare(scores) for scores in several}
+    # By ratios: a forecaster that failed on some windows has a CRPS of other windows.
+    ranks = pd.DataFrame({name: table["CRPS ratio"].rank() for name, table in tables.items()})
+    rows = {}
+    for forecaster in dict.fromkeys(name for table in tables.values() for name in table.index):
+        asked = [scores for scores in several if forecaster in scores.answers]
+        own = pd.DataFrame([tables[scores.name].loc[forecaster] for scores in asked])
+        overall = overall_skill(asked, forecaster)
+        verdicts = own["against seasonal naive"]
+        rows[forecaster] = {
+            "data sets": len(asked),
+            "CRPS ratio": _geometric_mean(own["CRPS ratio"]),
+            "skill": overall.value,
+            "skill low": overall.low,
+            "skill high": overall.high,
+            "MASE ratio": _geometric_mean(own["MASE ratio"]),
+            "rank": ranks.loc[forecaster].mean(),
+            "better on": int((verdicts == "better").sum()),
+            "worse on": int((verdicts == "worse").sum()),
+            "failed": int(own["failed"].sum()),
+            "seconds": own["seconds"].sum(),
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return table.sort_values("CRPS ratio", kind="stable")
+
+
+def _geometric_mean(ratios: pd.Series[float]) -> float:
+    """NaN as soon as one is: a mean over fewer data sets is another mean."""
+    return float(np.exp(np.log(ratios.to_numpy(dtype=np.float64)).mean()))
