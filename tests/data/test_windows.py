@@ -7,7 +7,13 @@ import pytest
 from llamacast.data.calendar import calendar_features, parse_frequency
 from llamacast.data.corpora import read_corpus
 from llamacast.data.frame import read_panel
-from llamacast.data.windows import WindowShape, last_windows, pad_left, random_windows
+from llamacast.data.windows import (
+    WindowShape,
+    last_windows,
+    pad_left,
+    random_windows,
+    rolling_origins,
+)
 from llamacast.forecast import DataError
 
 CONTEXT, HORIZON = 16, 5
@@ -132,3 +138,64 @@ def test_same_seed_same_windows(corpus):
     one, two = (random_windows(corpus, np.random.default_rng(7), 10, SHAPE) for _ in range(2))
     np.testing.assert_array_equal(one.values, two.values)
     np.testing.assert_array_equal(one.calendar, two.calendar)
+
+
+# --- Rolling origins -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hours():
+    rng = np.random.default_rng(0)
+    return read_panel(
+        pd.concat(
+            pd.DataFrame(
+                {
+                    "unique_id": name,
+                    "ds": pd.date_range("2024-03-01", periods=length, freq="h"),
+                    "y": rng.normal(size=length),
+                }
+            )
+            for name, length in (("long", 50), ("short", 20), ("tiny", 6))
+        )
+    )
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_history_and_actuals_meet_at_the_origin(hours, step):
+    origins = rolling_origins(hours, 6, 4, step)
+    histories, actuals = origins.histories(slice(None)), origins.actuals()
+    assert actuals.shape == (len(origins), 6)
+    for row, number in enumerate(origins.series):
+        whole = hours.values[number]
+        both = np.concatenate([histories.values[row], actuals[row]])
+        np.testing.assert_array_equal(both, whole[: len(both)])
+        assert (len(whole) - len(both)) % step == 0
+        assert (
+            histories.axes[row].index(len(histories.values[row]) - 1, 1)[0]
+            == (origins.cutoffs()[row])
+        )
+    assert len(set(histories.ids)) == len(origins)
+
+
+def test_windows_are_counted_from_the_end_and_stay_within_the_series(hours):
+    origins = rolling_origins(hours, 6, 4, 6)
+    assert origins.series.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert origins.cuts.tolist() == [26, 32, 38, 44, 2, 8, 14]
+
+
+def test_what_may_be_learnt_from_ends_at_each_first_origin(hours):
+    before = rolling_origins(hours, 6, 4, 6).before()
+    assert list(before.ids) == ["long", "short"]
+    assert [len(values) for values in before.values] == [26, 2]
+
+
+def test_windows_without_anything_to_compare_are_left_out():
+    values = np.r_[np.full(5, np.nan), np.arange(5.0), np.full(5, np.nan), np.arange(5.0)]
+    panel = read_panel(pd.Series(values, pd.date_range("2024-01-01", periods=20, freq="D")))
+    origins = rolling_origins(panel, 5, 4, 5)
+    assert origins.cuts.tolist() == [15]  # at 10 nothing follows, at 5 nothing is known
+
+
+def test_a_horizon_longer_than_the_data_is_refused(hours):
+    with pytest.raises(DataError, match="'long', has 50 steps; shorten the horizon"):
+        rolling_origins(hours, 50, 1, 50)

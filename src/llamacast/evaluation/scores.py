@@ -37,7 +37,7 @@ _DECILES = [LEVELS.index(level) for level in DECILES]
 _MEDIAN = LEVELS.index(0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """Windows of one data set, what came, and what each forecaster had said.
 
@@ -62,6 +62,9 @@ class Scores:
     """Forecasters whose weights have seen these data, and how."""
     notes: Sequence[str]
     """What a reader of the scores should know of the windows."""
+
+    def __repr__(self) -> str:
+        return f"Scores of {', '.join(self.answers)} on {len(self.series)} windows of {self.name!r}"
 
     def losses(self, forecaster: str) -> Floats:
         """Sum of quantile losses over the deciles and steps of each window; NaN where it failed."""
