@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from llamacast.evaluation.backtest import backtest
+    from llamacast.evaluation.baselines import baseline
     from llamacast.forecast import CheckpointError, DataError, Forecast, Forecaster
     from llamacast.forecaster import LagLlamaForecaster, convert, load
 
@@ -29,6 +31,8 @@ _HOMES = {
     "Forecast": "llamacast.forecast",
     "Forecaster": "llamacast.forecast",
     "LagLlamaForecaster": "llamacast.forecaster",
+    "backtest": "llamacast.evaluation.backtest",
+    "baseline": "llamacast.evaluation.baselines",
     "convert": "llamacast.forecaster",
     "load": "llamacast.forecaster",
 }
@@ -39,6 +43,8 @@ __all__ = [
     "Forecast",
     "Forecaster",
     "LagLlamaForecaster",
+    "backtest",
+    "baseline",
     "convert",
     "load",
 ]

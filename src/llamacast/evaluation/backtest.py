@@ -216,12 +216,16 @@ def _ask_once(
         raise DataError("its forecast is not of the series and the horizon that it was asked for")
     if not np.isfinite(samples).all():
         raise DataError("its forecast holds values that are not finite")
-    joint = forecast.joint
     return Answers(
         quantiles=forecast.quantile(LEVELS),
         mean=forecast.mean,
-        crps=continuous_ranked_probability_score(actuals, samples, unbiased=joint),
-        energy=energy_score(actuals, samples) if joint else np.full(len(samples), np.nan),
+        # Samples may be spread evenly, not drawn independently; all pairs count then.
+        crps=continuous_ranked_probability_score(actuals, samples, unbiased=False),
+        energy=(
+            energy_score(actuals, samples, unbiased=False)
+            if forecast.joint
+            else np.full(len(samples), np.nan)
+        ),
         transform=probability_integral_transform(actuals, samples, _window_rng(part)),
         errors=np.full(len(samples), "", dtype="<U200"),
         seconds=0.0,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_CURVES = 8
+LOWEST_SKILL = -100
 _COLOURS = (
     "#1d3f73",
     "#c2452d",
@@ -44,7 +45,7 @@ def draw_skill(several: Sequence[Scores], path: Path) -> None:
     num_columns = min(len(panels), 3)
     num_rows = -(-len(panels) // num_columns)
     bars = max(len(found) for _, found in panels)
-    size = (4.2 * num_columns, (0.9 + 0.27 * bars) * num_rows)
+    size = (max(6.0, 4.2 * num_columns), (1.0 + 0.27 * bars) * num_rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = np.atleast_1d(np.asarray(figure.subplots(num_rows, num_columns))).ravel()
     for place, (title, found) in zip(axes, panels, strict=False):
@@ -52,7 +53,7 @@ def draw_skill(several: Sequence[Scores], path: Path) -> None:
     for spare in axes[len(panels) :]:
         spare.set_visible(False)
     figure.supxlabel(
-        "CRPS saved against seasonal naive, % (right is better; bars beyond -100 are cut)",
+        f"CRPS saved against seasonal naive, %, with 95 % interval (cut at {LOWEST_SKILL})",
         fontsize="small",
     )
     figure.savefig(path, dpi=120)
@@ -62,10 +63,10 @@ def _draw_bars(axes: Axes, title: str, found: dict[str, Skill]) -> None:
     colours = {"better": _BETTER, "worse": _WORSE}
     ordered = sorted(found.items(), key=lambda item: np.nan_to_num(item[1].value, nan=-np.inf))
     for row, (_, one) in enumerate(ordered):
-        value = np.clip(100 * one.value, -100, 100)
+        value = np.clip(100 * one.value, LOWEST_SKILL, 100)
         axes.barh(row, value, 0.7, color=colours.get(one.verdict, _UNDECIDED))
         if np.isfinite(one.low):
-            ends = np.clip([100 * one.low, 100 * one.high], -100, 100)
+            ends = np.clip([100 * one.low, 100 * one.high], LOWEST_SKILL, 100)
             axes.plot(ends, [row, row], color="black", linewidth=1.0)
     axes.axvline(0.0, color="#333333", linewidth=0.8)
     axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize="small")
