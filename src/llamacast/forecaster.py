@@ -162,6 +162,17 @@ def load(
         CheckpointError: if there is no such model, or its files are damaged.
         DataError: if the device is not there.
     """
+    path = find_checkpoint(model)
+    training = checkpoint.load_training(path)
+    return LagLlamaForecaster(checkpoint.load(path), path.name, device, dtype, training)
+
+
+def find_checkpoint(model: str | os.PathLike[str]) -> Path:
+    """The folder of a packaged model, or of one saved.
+
+    Raises:
+        CheckpointError: if there is no such model.
+    """
     path = Path(model)
     if str(model) in PACKAGED:
         path = Path(str(files("llamacast") / "weights" / str(model)))
@@ -170,8 +181,7 @@ def load(
     if not path.is_dir():
         names = ", ".join(PACKAGED)
         raise CheckpointError(f"no model {str(model)!r}: neither packaged ({names}) nor a folder")
-    training = checkpoint.load_training(path)
-    return LagLlamaForecaster(checkpoint.load(path), path.name, device, dtype, training)
+    return path
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> LagLlamaForecaster:

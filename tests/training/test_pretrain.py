@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from llamacast.data.corpora import read_corpus
+from llamacast.forecast import TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import lag_llama
 from llamacast.training.loop import LoopConfig
@@ -77,3 +78,17 @@ def test_missing_steps_do_not_count(corpus):
     poisoned = dict(batch, values=batch["values"].masked_fill(~batch["observed"], 1e6))
     with torch.no_grad():
         assert network(batch) == network(poisoned)
+
+
+def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
+    loop = LoopConfig(steps=30, learning_rate=3e-3, save_every=30)
+    pretrain(corpus, tmp_path / "first", loop, BATCHES, SMALL)
+    first = tmp_path / "first" / "model"
+    checkpoint.save_training(TrainingRecord(("older",)), first)
+    still = LoopConfig(steps=1, learning_rate=1e-12, save_every=1)
+    pretrain(corpus, tmp_path / "second", still, BATCHES, start_from=first)
+    second = tmp_path / "second" / "model"
+    for name, weight in checkpoint.load(first).state_dict().items():
+        torch.testing.assert_close(checkpoint.load(second).state_dict()[name], weight)
+    # What the first had seen, the second has seen too.
+    assert checkpoint.load_training(second).datasets == ("older", "waves")

@@ -226,12 +226,16 @@ def pretrain(
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
     tokens_per_batch: Annotated[int, typer.Option(help="Tokens in a step.")] = 2048,
     seed: Annotated[int, typer.Option(help="Same seed, same batches.")] = 0,
+    start_from: Annotated[
+        Optional[str],
+        typer.Option(help="A packaged model, or the folder of one, to train further."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[
         Optional[int], typer.Option(help="CPU threads. [default: all cores]")
     ] = None,
 ) -> None:
-    """Train Lag-Llama from nothing on your own series.
+    """Train Lag-Llama on your own series, from nothing or from weights that are there.
 
     The folder receives model/ (for --model), log.csv, loss.png, and state.pt, from which a run that
     was stopped goes on. Each row of the data is a series: item_id, start, freq, target (a list).
@@ -239,6 +243,7 @@ def pretrain(
     with _errors_in_one_line("the same command goes on from the last checkpoint"):
         if (minutes is None) == (steps is None) or (minutes or steps or 0) <= 0:
             _refuse("give one of --minutes and --steps, above 0")
+        from llamacast.forecaster import find_checkpoint
         from llamacast.training.pretrain import run_pretraining
 
         run_pretraining(
@@ -249,6 +254,7 @@ def pretrain(
             learning_rate=learning_rate,
             tokens_per_batch=tokens_per_batch,
             seed=seed,
+            start_from=find_checkpoint(start_from) if start_from else None,
             device=device,
             threads=threads,
             report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in row.items() if v != "")),

@@ -48,17 +48,25 @@ def pretrain(
     loop: LoopConfig,
     config: PretrainConfig | None = None,
     model_config: LagLlamaConfig | None = None,
+    start_from: Path | None = None,
     fabric: Fabric | None = None,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Progress:
     """Pretrain on `corpus`, or go on with the run in `directory`; leaves a loadable checkpoint.
 
-    `directory` receives `state.pt` (to go on), `log.csv`, and `model/` (the weights so far).
+    A new run begins with drawn weights, or with those of the checkpoint `start_from` (in place of
+    `model_config`). `directory` receives `state.pt` (to go on), `log.csv`, and `model/` (the
+    weights so far).
     """
     config = config or PretrainConfig()
     fabric = fabric or Fabric(devices=1)
-    network = LagLlama(model_config or lag_llama())
-    network.initialise(torch.Generator().manual_seed(config.seed))
+    if start_from is None:
+        network = LagLlama(model_config or lag_llama())
+        network.initialise(torch.Generator().manual_seed(config.seed))
+        seen_before: tuple[str, ...] = ()
+    else:
+        network = checkpoint.load(start_from)
+        seen_before = checkpoint.load_training(start_from).datasets
 
     objective = NextValue(network)
 
@@ -78,7 +86,7 @@ def pretrain(
 
     def save_model() -> None:
         checkpoint.save(network, directory / MODEL_DIRECTORY)
-        record = TrainingRecord(datasets=tuple(corpus.datasets))
+        record = TrainingRecord(tuple(dict.fromkeys([*seen_before, *corpus.datasets])))
         checkpoint.save_training(record, directory / MODEL_DIRECTORY)
 
     validator = validate if held_out else None
@@ -138,6 +146,7 @@ def run_pretraining(
     learning_rate: float = 1.5e-3,
     tokens_per_batch: int = 2048,
     seed: int = 0,
+    start_from: Path | None = None,
     device: str = "auto",
     threads: int | None = None,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
@@ -146,6 +155,7 @@ def run_pretraining(
 
     Raises:
         DataError: if the corpus cannot be read, or the device is not there.
+        CheckpointError: if there is no checkpoint at `start_from`.
     """
     corpus = read_corpus(data)
     if threads is not None:
@@ -155,6 +165,7 @@ def run_pretraining(
         directory,
         LoopConfig(minutes=minutes, steps=steps, learning_rate=learning_rate),
         PretrainConfig(tokens_per_batch=tokens_per_batch, seed=seed),
+        start_from=start_from,
         fabric=_fabric(device),
         report=report,
     )
