@@ -18,7 +18,8 @@ FLOORS: dict[str, set[str]] = {
     "data": {"forecast", "data.calendar"},
     "model": {"forecast"},
     "sampling": {"forecast", "model"},
-    "evaluation": {"forecast", "data", "data.calendar"},
+    "evaluation": {"forecast", "data", "data.calendar", "evaluation.neural"},
+    "evaluation.neural": {"forecast", "data", "data.calendar", "evaluation"},
     "training": {"forecast", "data", "data.calendar", "model", "sampling"},
     "forecaster": {"forecast", "data", "data.calendar", "model", "sampling", "training"},
     "interfaces": {"forecast", "data", "data.calendar", "evaluation", "training", "forecaster"},
@@ -32,6 +33,7 @@ STRANGERS: dict[str, set[str]] = {
     "model": {"pandas", "pyarrow", "matplotlib", "typer"},
     "sampling": {"pandas", "pyarrow", "matplotlib", "typer"},
     "evaluation": {"torch", "typer"},
+    "evaluation.neural": {"typer"},  # its networks are torch's
     "forecast": {"torch", "typer"},
 }
 
@@ -39,6 +41,8 @@ STRANGERS: dict[str, set[str]] = {
 ONE_PLACE_ONLY = {
     "lightning_fabric": {"training.loop", "training.pretrain"},
     "typer": {"interfaces.cli"},
+    "statsforecast": {"evaluation.statistical"},
+    "neuralforecast": {"evaluation.neural"},
 }
 
 

@@ -22,7 +22,8 @@ Floats = npt.NDArray[np.float64]
 # `level * (samples - 1)`, is then exact at all of these levels.
 NUM_LEVELS = 201
 LEVELS = tuple(np.clip(np.linspace(0.0, 1.0, NUM_LEVELS), 0.00125, 0.99875).tolist())
-_NORMAL = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+NORMAL = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+"""The standard normal's quantiles at `LEVELS`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SeasonalNaive:
         samples = []
         for values, axis in zip(panel.values, panel.axes, strict=True):
             natural = season_length(axis.frequency) if axis.frequency else 1
-            samples.append(self._quantiles(_carried(values), self.season or natural, horizon))
+            samples.append(self._quantiles(carried(values), self.season or natural, horizon))
         return panel.answer(np.stack(samples), "seasonal-naive", joint=False)
 
     def _quantiles(self, values: Floats, season: int, horizon: int) -> Floats:
@@ -50,10 +51,10 @@ class SeasonalNaive:
         errors = values[season:] - values[:-season]
         deviation = np.sqrt(np.mean(errors**2)) if len(errors) else 0.0
         spread = deviation * np.sqrt(steps // season + 1.0)
-        return values[-season:][steps % season] + spread * _NORMAL[:, None]
+        return values[-season:][steps % season] + spread * NORMAL[:, None]
 
 
-def _carried(values: Floats) -> Floats:
+def carried(values: Floats) -> Floats:
     """Missing values become the last one seen; those before any, the first one seen."""
     return np.asarray(pd.Series(values).ffill().bfill(), dtype=np.float64)
 
