@@ -26,7 +26,7 @@ import llamacast
 from llamacast.data.corpora import read_panels
 from llamacast.data.panel import Panel
 from llamacast.evaluation.backtest import Settled
-from llamacast.evaluation.baselines import BASELINES
+from llamacast.evaluation.named import BASELINES
 from llamacast.evaluation.report import markdown, remarks, score_table, summary_table, write_report
 from llamacast.evaluation.scores import Scores
 

@@ -11,6 +11,8 @@ PUBLIC = {
     "Forecast",
     "Forecaster",
     "LagLlamaForecaster",
+    "backtest",
+    "baseline",
     "convert",
     "load",
 }

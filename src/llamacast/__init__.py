@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from llamacast.evaluation.backtest import backtest
-    from llamacast.evaluation.baselines import baseline
+    from llamacast.evaluation.named import baseline
     from llamacast.forecast import CheckpointError, DataError, Forecast, Forecaster
     from llamacast.forecaster import LagLlamaForecaster, convert, load
 
@@ -32,7 +32,7 @@ _HOMES = {
     "Forecaster": "llamacast.forecast",
     "LagLlamaForecaster": "llamacast.forecaster",
     "backtest": "llamacast.evaluation.backtest",
-    "baseline": "llamacast.evaluation.baselines",
+    "baseline": "llamacast.evaluation.named",
     "convert": "llamacast.forecaster",
     "load": "llamacast.forecaster",
 }

@@ -57,10 +57,3 @@ class SeasonalNaive:
 def carried(values: Floats) -> Floats:
     """Missing values become the last one seen; those before any, the first one seen."""
     return np.asarray(pd.Series(values).ffill().bfill(), dtype=np.float64)
-
-
-def baseline(name: str, season: int | None = None) -> SeasonalNaive:
-    return SeasonalNaive(season)
-
-
-BASELINES = ("seasonal-naive",)

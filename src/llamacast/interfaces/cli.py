@@ -265,7 +265,7 @@ def pretrain(
 def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]) -> Any:
     """A forecaster by name: a baseline, or a model with its options settled."""
     from llamacast.evaluation.backtest import Settled
-    from llamacast.evaluation.baselines import BASELINES, baseline
+    from llamacast.evaluation.named import BASELINES, baseline
     from llamacast.forecaster import load
 
     if name in BASELINES:
