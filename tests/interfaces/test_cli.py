@@ -114,6 +114,61 @@ def test_pretrain_trains_stops_and_goes_on(run, tmp_path):
     assert run("pretrain", tmp_path / "nothing", *common, "--steps", 1).exit_code == 2
 
 
+def test_a_backtest_prints_scores_and_leaves_a_report_and_goes_on(run, table, tmp_path):
+    output = tmp_path / "scores"
+    arguments = (
+        "backtest", table, "--horizon", 7, "--windows", 2, *COLUMNS, "--num-samples", 5,
+        "--models", "lag-llama,naive", "--output", output,
+    )  # fmt: skip
+    first = run(*arguments)
+    assert first.exit_code == 0, first.output
+    for told in ("lag-llama", "naive", "seasonal-naive", "CRPS", "coverage 80 %", "2 windows"):
+        assert told in first.output
+    assert "too few windows to tell skill from luck" in first.output
+    written = {path.name for path in output.iterdir()}
+    assert written >= {"report.md", "scores.csv", "per_series.csv", "skill.png"}
+    again = run(*arguments)
+    assert again.output == first.output  # seconds too: nothing was forecast again
+    other = run(*arguments[:2], "--horizon", 5, *arguments[4:])
+    assert other.exit_code == 2
+    assert "another folder" in other.output
+
+
+def test_a_backtest_of_a_folder_scores_each_data_set(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("rain", "sun"):
+        frame = pd.DataFrame(
+            {
+                "item_id": ["a", "b"],
+                "start": pd.Timestamp("2020-01-01"),
+                "freq": "D",
+                "target": [rng.normal(size=60), rng.normal(size=40)],
+            }
+        )
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    result = run("backtest", tmp_path, "--horizon", 7, "--models", "naive")
+    assert result.exit_code == 0, result.output
+    assert "rain\n" in result.output
+    assert "sun\n" in result.output
+    assert "all data sets" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--horizon", 0), "horizon must be 1 or more"),
+        (("--horizon", 200), "shorten the horizon"),
+        (("--horizon", 7, "--windows", 0), "num_windows must be 1 or more"),
+        (("--horizon", 7, "--models", "nonsense"), "no model 'nonsense'; there are lag-llama"),
+    ],
+)
+def test_a_backtest_that_cannot_be_is_refused_in_one_line(run, table, arguments, message):
+    result = run("backtest", table, *COLUMNS, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
 def test_help_is_for_newcomers(run):
     text = run("forecast", "--help").output
     for word in ("--horizon", "--quantiles", "--output", "--plot", "CSV", "unique_id"):

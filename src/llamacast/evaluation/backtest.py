@@ -94,7 +94,8 @@ def backtest(
         DataError: if the data cannot be used, the horizon is longer than they are, or `directory`
             holds another backtest.
     """
-    for what, value in (("horizon", horizon), ("num_windows", num_windows), ("step", step)):
+    counts = {"horizon": horizon, "num_windows": num_windows, "step": step, "season": season}
+    for what, value in counts.items():
         if value is not None and value < 1:
             raise DataError(f"{what} must be 1 or more; got {value}")
     panel = read_panel(data)

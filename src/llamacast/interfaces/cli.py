@@ -266,10 +266,13 @@ def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]
     """A forecaster by name: a baseline, or a model with its options settled."""
     from llamacast.evaluation.backtest import Settled
     from llamacast.evaluation.named import BASELINES, baseline
-    from llamacast.forecaster import load
+    from llamacast.forecaster import PACKAGED, load
 
     if name in BASELINES:
         return baseline(name, season)
+    if name not in PACKAGED and not Path(name).is_dir():
+        known = ", ".join([*PACKAGED, *BASELINES])
+        _refuse(f"no model {name!r}; there are {known}, and the folders of saved models")
     return Settled(load(name, device=device), options)
 
 
