@@ -1,15 +1,22 @@
-"""The command line: `llamacast forecast`, `convert`, `pretrain`."""
+"""The command line: `llamacast forecast`, `convert`, `pretrain`, `gift-eval`."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from llamacast.evaluation.gift_eval import Contender
+    from llamacast.forecast import Forecast
+    from llamacast.forecaster import LagLlamaForecaster
 
 app = typer.Typer(
     name="llamacast",
@@ -166,6 +173,94 @@ def pretrain(
             report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in row.items() if v != "")),
         )
         typer.echo(f"wrote {output / 'model'}", err=True)
+
+
+@app.command("gift-eval")
+def gift_eval(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="GIFT-Eval's download, or parquet files such as ett1_15T.parquet."),
+    ],
+    models: Annotated[
+        str,
+        typer.Option(help="What to score, with commas: packaged models, folders, seasonal-naive."),
+    ] = "lag-llama,seasonal-naive",
+    published: Annotated[
+        Optional[Path], typer.Option(help="Published scores (CSV) to set beside.")
+    ] = None,
+    configs: Annotated[
+        str, typer.Option(help="Only configurations with one of these in their name: ett1,/H/short")
+    ] = "",
+    output: Annotated[
+        Path, typer.Option(help="Folder for scores, table and picture; a run in it goes on.")
+    ] = Path("gift-eval"),
+    num_samples: Annotated[int, typer.Option(help="Sample paths for each window.")] = 100,
+    longest_history: Annotated[
+        Optional[int], typer.Option(help="Steps handed over before each window. [default: all]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Score models on GIFT-Eval as the benchmark does, beside published ones.
+
+    The folder receives gift_eval.csv (each configuration as it is scored), .md and .png. The same
+    command goes on where it was stopped.
+    """
+    with _errors_in_one_line("the same command goes on from the last configuration"):
+        from llamacast.evaluation.gift_eval import run
+        from llamacast.evaluation.gift_report import overall, summarise, write_report
+
+        if longest_history is not None and longest_history < 1:
+            _refuse(f"--longest-history must be at least 1; got {longest_history}")
+        names = dict.fromkeys(name.strip() for name in models.split(",") if name.strip())
+        if not names:
+            _refuse("--models names none")
+        contenders = [_contender(name, num_samples, device) for name in names]
+        results = run(
+            folder,
+            contenders,
+            output,
+            chosen=configs,
+            longest_history=longest_history,
+            progress=sys.stderr.isatty(),
+        )
+        typer.echo(results.drop(columns="settings").to_string(index=False, float_format="%.4f"))
+        summary = summarise(results, published)
+        typer.echo("\n" + overall(summary).to_string(index=False, float_format="%.4f"))
+        write_report(results, summary, output, " ".join(["llamacast", *sys.argv[1:]]))
+        typer.echo(f"wrote {output}/gift_eval.{{csv,md,png}}", err=True)
+
+
+def _contender(name: str, num_samples: int, device: str) -> Contender:
+    """What a name on the command line stands for: the one place where names become forecasters."""
+    from llamacast.evaluation.baselines import SeasonalNaive
+    from llamacast.evaluation.gift_eval import Contender
+    from llamacast.forecaster import load
+
+    if name == "seasonal-naive":
+        return Contender(name, SeasonalNaive)
+    forecaster = load(name, device=device)
+    settings = f"num_samples={num_samples} weights={_fingerprint(forecaster)}"
+    drawing = _Drawing(forecaster, num_samples)
+    return Contender(forecaster.name, lambda season: drawing, settings)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A forecaster that draws a given number of paths, silently."""
+
+    forecaster: LagLlamaForecaster
+    num_samples: int
+
+    def forecast(self, data: Any, horizon: int) -> Forecast:
+        return self.forecaster.forecast(data, horizon, num_samples=self.num_samples, progress=False)
+
+
+def _fingerprint(forecaster: LagLlamaForecaster) -> str:
+    """Eight letters that tell one set of weights from another of the same name."""
+    digest = hashlib.blake2b(repr(forecaster.model.config).encode(), digest_size=4)
+    for weights in forecaster.model.state_dict().values():
+        digest.update(weights.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager
