@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import llamacast
-from llamacast.data.corpora import read_panels
+from llamacast.data.arrow import read_panels
 from llamacast.data.panel import Panel
 from llamacast.evaluation.backtest import Settled
 from llamacast.evaluation.named import BASELINES

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from llamacast.data.calendar import Frequency, parse_frequency
-from llamacast.data.panel import Columns, Panel, TimeAxis
 from llamacast.forecast import DataError
 
 COLUMNS = ("item_id", "start", "freq", "target")
@@ -85,7 +84,10 @@ def read_corpus(path: Path) -> Corpus:
     Raises:
         DataError: if there is no file, a column is missing, or a frequency is not known.
     """
-    parts = _read_parts(path)
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].exists():
+        raise DataError(f"{path}: no parquet file of series there")
+    parts = [part for file in files for part in _read_file(file)]
     names = [name for name, _ in parts]
     tables = [table for _, table in parts]
     lengths = np.concatenate([_lengths(table) for table in tables])
@@ -97,57 +99,6 @@ def read_corpus(path: Path) -> Corpus:
         datasets=names,
         dataset_bounds=np.cumsum([0] + [table.num_rows for table in tables]),
     )
-
-
-def read_panels(path: Path) -> dict[str, Panel]:
-    """The data sets of such a file or folder, each as a panel of its series.
-
-    Series without any value are left out, and data sets that have no other.
-
-    Raises:
-        DataError: as `read_corpus`.
-    """
-    panels = {name: _to_panel(table) for name, table in _read_parts(path)}
-    return {name: panel for name, panel in panels.items() if len(panel)}
-
-
-def holds_series(path: Path) -> bool:
-    """Whether it is a folder, or a parquet file with a series in each row."""
-    if path.is_dir():
-        return True
-    if path.suffix not in (".parquet", ".pq") or not path.exists():
-        return False
-    try:
-        schema = pq.read_schema(path)
-    except (OSError, pa.ArrowException):
-        return False  # whoever reads it will say so
-    return "target" in schema.names and _is_number_list(schema.field("target").type)
-
-
-def _to_panel(table: pa.Table) -> Panel:
-    ends = np.cumsum(_lengths(table))[:-1]
-    values = np.split(_flat_values(table).astype(np.float64), ends)
-    axes = [
-        TimeAxis(start, frequency)
-        for start, frequency in zip(
-            _starts(table), _parse_all(table.column("freq").to_pylist()), strict=True
-        )
-    ]
-    known = [row for row, series in enumerate(values) if not np.isnan(series).all()]
-    ids = table.column("item_id").to_pylist()
-    return Panel(
-        [ids[row] for row in known],
-        [values[row] for row in known],
-        [axes[row] for row in known],
-        Columns("item_id", "timestamp", "target"),
-    )
-
-
-def _read_parts(path: Path) -> list[tuple[str, pa.Table]]:
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
-        raise DataError(f"{path}: no parquet file of series there")
-    return [part for file in files for part in _read_file(file)]
 
 
 def _read_file(file: Path) -> list[tuple[str, pa.Table]]:

@@ -1,4 +1,4 @@
-"""The command line: `llamacast forecast`, `backtest`, `convert`, `pretrain`."""
+"""The command line: `llamacast forecast`, `backtest`, `gift-eval`, `convert`, `pretrain`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from llamacast.evaluation.gift_eval import Contender
 
 app = typer.Typer(
     name="llamacast",
@@ -155,26 +158,24 @@ def backtest(
     window (pip install 'llamacast[deep]').
     """
     with _errors_in_one_line("the same command with --output goes on from where it was"):
-        from llamacast.data.corpora import holds_series, read_panels
+        from llamacast.data.arrow import holds_series, read_panels
         from llamacast.data.frame import read_panel
         from llamacast.evaluation.backtest import backtest as run_backtest
         from llamacast.evaluation.report import remarks, score_table, summary_table, write_report
 
         options = {"num_samples": num_samples, "seed": seed}
         entrants = {name: _entrant(name, season, device, options) for name in models.split(",")}
-        panels = (
-            read_panels(data)
-            if holds_series(data)
-            else {
-                data.stem: read_panel(
-                    data,
-                    id_column=id_column,
-                    time_column=time_column,
-                    target_column=target_column,
-                    frequency=frequency,
-                )
-            }
-        )
+        if holds_series(data):
+            panels = read_panels(data)
+        else:
+            table = read_panel(
+                data,
+                id_column=id_column,
+                time_column=time_column,
+                target_column=target_column,
+                frequency=frequency,
+            )
+            panels = {data.stem: table}
         several = []
         for name, panel in panels.items():
             scores = run_backtest(
@@ -262,6 +263,62 @@ def pretrain(
         typer.echo(f"wrote {output / 'model'}", err=True)
 
 
+@app.command("gift-eval")
+def gift_eval(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="GIFT-Eval's download, or parquet files such as ett1_15T.parquet."),
+    ],
+    models: Annotated[
+        str,
+        typer.Option(help="With commas: packaged models, folders, classical baselines."),
+    ] = "lag-llama,seasonal-naive",
+    published: Annotated[
+        Optional[Path], typer.Option(help="Published scores (CSV) to set beside.")
+    ] = None,
+    configs: Annotated[
+        str, typer.Option(help="Only configurations with one of these in their name: ett1,/H/short")
+    ] = "",
+    output: Annotated[
+        Path, typer.Option(help="Folder for scores, table and picture; a run in it goes on.")
+    ] = Path("gift-eval"),
+    num_samples: Annotated[int, typer.Option(help="Sample paths for each window.")] = 100,
+    longest_history: Annotated[
+        Optional[int], typer.Option(help="Steps handed over before each window. [default: all]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Score models on GIFT-Eval as the benchmark does, beside published ones.
+
+    The folder receives gift_eval.csv (each configuration as it is scored), .md and .png. The same
+    command goes on where it was stopped.
+    """
+    with _errors_in_one_line("the same command goes on from the last configuration"):
+        from llamacast.evaluation.gift_eval import run
+        from llamacast.evaluation.gift_report import overall, summarise, write_report
+
+        if longest_history is not None and longest_history < 1:
+            _refuse(f"--longest-history must be at least 1; got {longest_history}")
+        names = dict.fromkeys(name.strip() for name in models.split(",") if name.strip())
+        if not names:
+            _refuse("--models names none")
+        options = {"num_samples": num_samples, "progress": False}
+        contenders = [_contender(name, device, options) for name in names]
+        results = run(
+            folder,
+            contenders,
+            output,
+            chosen=configs,
+            longest_history=longest_history,
+            progress=sys.stderr.isatty(),
+        )
+        typer.echo(results.drop(columns="settings").to_string(index=False, float_format="%.4f"))
+        summary = summarise(results, published)
+        typer.echo("\n" + overall(summary).to_string(index=False, float_format="%.4f"))
+        write_report(results, summary, output, " ".join(["llamacast", *sys.argv[1:]]))
+        typer.echo(f"wrote {output}/gift_eval.{{csv,md,png}}", err=True)
+
+
 def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]) -> Any:
     """A forecaster by name: a baseline, or a model with its options settled."""
     from llamacast.evaluation.backtest import Settled
@@ -274,6 +331,19 @@ def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]
         known = ", ".join([*PACKAGED, *BASELINES])
         _refuse(f"no model {name!r}; there are {known}, and the folders of saved models")
     return Settled(load(name, device=device), options)
+
+
+def _contender(name: str, device: str, options: dict[str, Any]) -> Contender:
+    """The same for GIFT-Eval, whose configurations bring their own seasons."""
+    from llamacast.evaluation.gift_eval import Contender
+    from llamacast.evaluation.named import NEURAL, STATISTICAL, baseline
+
+    if name in NEURAL:
+        _refuse(f"{name} must be trained on each data set; use llamacast backtest")
+    if name in ("seasonal-naive", *STATISTICAL):
+        return Contender(name, lambda season: baseline(name, season))
+    entrant = _entrant(name, None, device, options)
+    return Contender(name, lambda season: entrant, repr(entrant))
 
 
 @contextmanager
