@@ -230,7 +230,7 @@ def _together(windows: Sequence[_Window], task: Task, longest: int | None) -> Wi
         ),
         known,
         np.stack([w.values[w.cut : w.cut + task.horizon] for w in windows]),
-        np.array([_seasonal_error(w.values[: w.cut], task.season_length) for w in windows]),
+        np.array([seasonal_error(w.values[: w.cut], task.season_length) for w in windows]),
     )
 
 
@@ -241,11 +241,6 @@ def _later(axis: TimeAxis, first: int) -> TimeAxis:
     assert axis.frequency is not None
     assert isinstance(axis.start, np.datetime64)
     return TimeAxis(stamps_from(axis.start, axis.frequency, first, 1)[0], axis.frequency)
-
-
-def _seasonal_error(history: Floats, season: int) -> float:
-    # GluonTS falls back on single steps where the season is longer than the history, not as long.
-    return float("nan") if len(history) == season else seasonal_error(history, season)
 
 
 # --- Scores --------------------------------------------------------------------------------------
