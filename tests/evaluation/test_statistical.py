@@ -62,7 +62,7 @@ def deviation(grid):
     ],
 )
 def test_simple_ones_are_the_librarys_own(forecaster, theirs):
-    data = table(weekly(100), weekly(60, 1))
+    data = table(weekly(1500), weekly(60, 1))
     expected = StatsForecast([theirs], freq="D").forecast(df=data, h=17, level=[80])
     found = forecaster.forecast(data, 17)
     low, high = found.interval(80)

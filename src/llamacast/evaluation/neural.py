@@ -120,7 +120,8 @@ class NeuralForecaster:
         own: dict[str, Any] = {"loss": MQLoss(quantiles=list(QUANTILES))}
         if self.name == "deepar":
             loss = DistributionLoss("StudentT", quantiles=list(QUANTILES), num_samples=NUM_PATHS)
-            own = {"loss": loss, "trajectory_samples": NUM_PATHS}
+            # By default the library learns from the first step after each window only.
+            own = {"loss": loss, "trajectory_samples": NUM_PATHS, "h_train": horizon}
         if self.name == "n-beats" and horizon == 1:
             # One step has neither trend nor season, and the library refuses their stacks.
             own["stack_types"] = ["identity"] * 3

@@ -61,6 +61,8 @@ SHORTEST_HISTORY = 10
 EXPLODED = 1e4
 """A forecast this many times larger than the largest value of its history counts as a failure."""
 NUM_PATHS = 500
+WHOLE = 10**9
+"""Steps of a history that is not cut."""
 _EIGHTY = 80
 _WIDTH_OF_EIGHTY = 2 * NormalDist().inv_cdf(0.5 + _EIGHTY / 200)
 
@@ -194,8 +196,8 @@ class Method:
 
 
 METHODS = {
-    "naive": Method(partial(_plain, Naive), costly=False),
-    "drift": Method(partial(_plain, RandomWalkWithDrift), costly=False),
+    "naive": Method(partial(_plain, Naive), longest_history=WHOLE, costly=False),
+    "drift": Method(partial(_plain, RandomWalkWithDrift), longest_history=WHOLE, costly=False),
     "auto-ets": Method(_ets, longest_history=500),
     "auto-arima": Method(_arima, longest_history=300),
     "theta": Method(partial(_theta, Theta)),
@@ -203,7 +205,7 @@ METHODS = {
     "dynamic-theta": Method(partial(_theta, DynamicTheta)),
     "dynamic-optimized-theta": Method(partial(_theta, DynamicOptimizedTheta)),
     "auto-theta": Method(partial(_theta, AutoTheta), longest_history=500),
-    "croston-sba": Method(_croston, costly=False),
+    "croston-sba": Method(_croston, longest_history=WHOLE, costly=False),
     # Two weeks of quarter hours are 1344 steps.
     "mstl": Method(_mstl, longest_history=1500, many_seasons=True),
 }
@@ -233,8 +235,8 @@ class StatisticalForecaster:
     season: int | None = None
     """Steps in a season; None takes the frequency's own (MSTL: the next longer one too)."""
     longest_history: int | None = None
-    """Last steps to fit; None takes the method's own. Cost grows faster than accuracy does: with a
-    season of 7, AutoETS takes a third of a second for 500 steps and AutoARIMA seconds for 300."""
+    """Last steps to fit; None takes the method's own, which bounds its cost. With a season of 7,
+    AutoETS takes 0.25 s for 500 steps, AutoARIMA 0.5 s for 300, AutoTheta 0.08 s for 500."""
     processes: int | None = None
     """None takes one for each processor."""
 
@@ -324,8 +326,8 @@ def _pool(processes: int) -> ProcessPoolExecutor:
 
 
 def _prepare_worker() -> None:
-    # The terminal sends Ctrl-C to workers too; the parent alone answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The terminal sends Ctrl-C to workers too: they end at once, and the parent tells the user.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     threadpool_limits(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
