@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import llamacast
 from llamacast import CheckpointError, DataError
@@ -227,3 +228,18 @@ def test_counts_can_be_forecast_with_a_count_head(tmp_path):
     samples = llamacast.load(tmp_path, device="cpu").forecast(counts, 3, num_samples=20).samples
     np.testing.assert_allclose(samples, samples.round(), atol=1e-4)
     assert (samples >= 0).all()
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "set by hand: no looking at the load")
+    values = np.random.default_rng(0).normal(size=(12, 60)).cumsum(axis=1)
+    forecaster = llamacast.load(device="cpu")
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for num_threads in (1, 2):
+            torch.set_num_threads(num_threads)
+            found.append(forecaster.forecast(values, 4, num_samples=100).samples)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from llamacast.model import checkpoint, official
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.engine import Clamp, Part, plan, sample_paths
 from llamacast.sampling.streams import uniforms
-from llamacast.sampling.threads import considerate_threads
+from llamacast.sampling.threads import considerate_threads, share_out
 
 PACKAGED = ("lag-llama",)
 DEFAULT_MEMORY_BYTES = 512 * 2**20
@@ -106,12 +106,18 @@ class LagLlamaForecaster:
             frequency=frequency,
         )
         samples = np.empty((len(panel), num_samples, horizon))
-        parts = plan(self.model, len(panel), num_samples, context_length, horizon, memory_bytes)
+        parts, most = plan(
+            self.model, len(panel), num_samples, context_length, horizon, memory_bytes
+        )
         clamp = _clamp(nonnegative, integer)
-        with considerate_threads():
-            for part in _shown(parts, progress):
-                drawn = self._draw(panel, part, context_length, num_samples, horizon, seed, clamp)
-                samples[part.series, part.samples] = drawn.numpy()
+
+        def draw(part: Part) -> Tensor:
+            return self._draw(panel, part, context_length, num_samples, horizon, seed, clamp)
+
+        with considerate_threads() as num_threads:
+            drawn = share_out(draw, parts, min(num_threads, most))
+            for part, paths in _shown(drawn, len(parts), progress):
+                samples[part.series, part.samples] = paths.numpy()
         return panel.answer(samples, self.name)
 
     def _draw(
@@ -208,12 +214,13 @@ def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
     return clamp
 
 
-def _shown(parts: Sequence[Part], progress: bool | None) -> Iterator[Part]:
+def _shown(
+    drawn: Iterable[tuple[Part, Tensor]], total: int, progress: bool | None
+) -> Iterable[tuple[Part, Tensor]]:
     if progress is None:
-        progress = len(parts) > 1 and sys.stderr.isatty()
-    yield from track(
-        parts, "Forecasting", console=Console(stderr=True), disable=not progress, transient=True
-    )
+        progress = total > 1 and sys.stderr.isatty()
+    console = Console(stderr=True)
+    return track(drawn, "Forecasting", total, console=console, disable=not progress, transient=True)
 
 
 def _check_whole(name: str, value: int, largest: int) -> None:

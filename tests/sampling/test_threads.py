@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -43,3 +45,35 @@ def test_a_number_set_by_the_user_stands(load, monkeypatch):
     before = torch.get_num_threads()
     with threads.considerate_threads():
         assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_parts_come_in_order_whoever_does_them(num_threads):
+    def work(part):
+        time.sleep(0.01 * (part % 3))
+        return part * part
+
+    found = list(threads.share_out(work, range(7), num_threads))
+    assert found == [(part, part * part) for part in range(7)]
+
+
+def test_each_of_several_parts_has_one_thread_and_one_part_has_all():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        alone = list(threads.share_out(lambda part: torch.get_num_threads(), [0], 2))
+        shared = list(threads.share_out(lambda part: torch.get_num_threads(), [0, 1, 2], 2))
+        assert [count for _, count in alone] == [2]
+        assert [count for _, count in shared] == [1, 1, 1]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_goes_wrong_in_a_part_arrives():
+    def work(part):
+        if part == 2:
+            raise KeyboardInterrupt
+        return part
+
+    with pytest.raises(KeyboardInterrupt):
+        list(threads.share_out(work, range(6), 2))

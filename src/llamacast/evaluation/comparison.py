@@ -109,7 +109,7 @@ def compare(scores: Scores) -> pd.DataFrame:
     table.insert(place + 1, "skill low", [found[name].low for name in table.index])
     table.insert(place + 2, "skill high", [found[name].high for name in table.index])
     verdicts = ["" if name == REFERENCE else found[name].verdict for name in table.index]
-    table.insert(place + 3, "against seasonal naive", verdicts)
+    table.insert(place + 3, "verdict", verdicts)
     return table
 
 
@@ -128,7 +128,7 @@ def summarise(several: Sequence[Scores]) -> pd.DataFrame:
         asked = [scores for scores in several if forecaster in scores.answers]
         own = pd.DataFrame([tables[scores.name].loc[forecaster] for scores in asked])
         overall = overall_skill(asked, forecaster)
-        verdicts = own["against seasonal naive"]
+        verdicts = own["verdict"]
         rows[forecaster] = {
             "data sets": len(asked),
             "CRPS ratio": _geometric_mean(own["CRPS ratio"]),

@@ -53,7 +53,8 @@ def draw_skill(several: Sequence[Scores], path: Path) -> None:
     for spare in axes[len(panels) :]:
         spare.set_visible(False)
     figure.supxlabel(
-        f"CRPS saved against seasonal naive, %, with 95 % interval (cut at {LOWEST_SKILL})",
+        f"CRPS saved against seasonal naive, %, with its 95 % interval; grey: maybe luck; cut at "
+        f"{LOWEST_SKILL}",
         fontsize="small",
     )
     figure.savefig(path, dpi=120)

@@ -13,19 +13,22 @@ from llamacast.evaluation.pictures import draw_calibration, draw_skill
 from llamacast.evaluation.scores import Scores
 
 LEAKED = "†"
-_SHOWN = ("CRPS", "skill", "MASE", "RMSSE", "sMAPE", "coverage 80", "coverage 95", "rank")
-_PER_CENT = ("skill", "skill low", "skill high", "coverage 80", "coverage 95", "sMAPE")
+_SHOWN = ("CRPS", "skill", "MASE", "coverage 80", "coverage 95", "rank")
+_PER_CENT = ("skill", "coverage 80", "coverage 95")
 
 
 def score_table(scores: Scores) -> pd.DataFrame:
-    """What a reader wants of one data set, as text: scores, skill in per cent with its interval."""
+    """What a reader wants of one data set, as text; `compare` has all scores.
+
+    Skill, its interval and the verdict are against seasonal naive.
+    """
     table = compare(scores)
     text = pd.DataFrame(index=[_marked(name, scores) for name in table.index])
     for column in _SHOWN:
         text[_headed(column)] = [_number(value, column) for value in table[column]]
         if column == "skill":
             text["95 % interval"] = _intervals(table)
-    text["against seasonal naive"] = table["against seasonal naive"].to_numpy()
+            text["verdict"] = table["verdict"].to_numpy()
     if table["failed"].any():
         text["failed"] = [f"{bad} of {of}" for bad, of in table[["failed", "windows"]].to_numpy()]
     text["seconds"] = [f"{value:.0f}" for value in table["seconds"]]
@@ -59,7 +62,7 @@ def remarks(scores: Scores) -> list[str]:
     for name, messages in scores.errors().items():
         for message, count in messages.items():
             lines.append(f"{name} failed on {count} of {windows} windows: {message}")
-    verdicts = compare(scores)["against seasonal naive"]
+    verdicts = compare(scores)["verdict"]
     if (verdicts == "too few windows").any():
         lines.append("too few windows to tell skill from luck")
     return [*lines, *scores.notes]
@@ -117,7 +120,7 @@ def _number(value: float, column: str) -> str:
         return ""
     if column in _PER_CENT:
         return f"{100 * value:.1f}"
-    return f"{value:.2f}" if column == "rank" else f"{value:.3f}"
+    return f"{value:.2f}" if column == "rank" else f"{value:.4g}"
 
 
 def _intervals(table: pd.DataFrame) -> list[str]:

@@ -13,21 +13,17 @@ Croston's method has no intervals of its own. The functions below say what stand
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from statsforecast.models import (
     MSTL,
     AutoARIMA,
@@ -227,8 +223,7 @@ class Task(NamedTuple):
 class StatisticalForecaster:
     """A model of `METHODS`, fitted to each series by itself. Equal input, equal output.
 
-    Many series are shared among processes, which live until the interpreter ends. They import the
-    main script, so a script must forecast under `if __name__ == "__main__":`, or ask for one.
+    Many series are shared among processes, which stay for a while in case more are to come.
     """
 
     name: str
@@ -271,17 +266,14 @@ class StatisticalForecaster:
         return Task(self.name, kept, horizon, whole if method.many_seasons else whole[:1])
 
     def _answers(self, tasks: Sequence[Task]) -> list[Floats | str]:
-        processes = self.processes or os.cpu_count() or 1
+        processes = self.processes or cpu_count()
         if processes == 1 or len(tasks) < FEWEST_SHARED or not METHODS[self.name].costly:
             with threadpool_limits(1):
                 return [answer_one(task) for task in tasks]
-        pool = _pool(processes)
-        try:
-            return list(pool.map(answer_one, tasks, chunksize=SERIES_PER_PARCEL))
-        except BaseException:  # a broken pool and a user's interrupt too
-            _pool.cache_clear()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        # Workers stay for the next call, as importing statsforecast takes each of them seconds; and
+        # joblib's, unlike Python's own, do not run the user's script anew to begin with.
+        with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
+            return list(Parallel(batch_size=SERIES_PER_PARCEL)(map(delayed(answer_one), tasks)))
 
 
 def natural_seasons(frequency: Frequency | None) -> Seasons:
@@ -312,29 +304,3 @@ def answer_one(task: Task) -> Floats | str:
     if np.abs(grid).max() > EXPLODED * np.abs(values).max():
         return f"its forecast exploded to {np.abs(grid).max():.3g}"
     return grid
-
-
-@cache
-def _pool(processes: int) -> ProcessPoolExecutor:
-    """One for all forecasters: to import statsforecast takes each process seconds.
-
-    New interpreters rather than forks, since a fork of a process whose libraries have threads may
-    hang. Python closes the pool when it ends.
-    """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare_worker)
-
-
-def _prepare_worker() -> None:
-    # The terminal sends Ctrl-C to workers too: they end at once, and the parent tells the user.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threadpool_limits(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed closes nothing."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -23,6 +23,11 @@ from llamacast.sampling.cache import (
 # A series of zeros has the smallest of scales; its forecast is 0, not what rounding leaves.
 SMALLEST_VALUE = 1e-300
 
+# Paths drawn together on the CPU: enough for matrix products to be fast, few enough to stay in its
+# caches and to leave parts for other cores. The layout of parts must not depend on how busy the
+# machine is, or rounding would.
+ROWS_ON_CPU = 400
+
 Clamp = Callable[[Float[Tensor, "series sample"]], Float[Tensor, "series sample"]]
 
 
@@ -60,18 +65,17 @@ def plan(
     context_length: int,
     horizon: int,
     budget_bytes: int,
-) -> list[Part]:
-    """Parts of a request for `model`."""
-    element_bytes = model.transformer.embed.weight.element_size()
-    return list(
-        plan_parts(
-            num_series,
-            num_samples,
-            bytes_per_series(model.config, context_length, element_bytes),
-            bytes_per_sample(model.config, context_length, horizon, element_bytes),
-            budget_bytes,
-        )
-    )
+) -> tuple[list[Part], int]:
+    """Parts of a request for `model`, and how many of them fit into the budget at a time."""
+    weights = model.transformer.embed.weight
+    series_bytes = bytes_per_series(model.config, context_length, weights.element_size())
+    sample_bytes = bytes_per_sample(model.config, context_length, horizon, weights.element_size())
+    part_bytes = budget_bytes
+    if weights.device.type == "cpu":
+        together = max(1, ROWS_ON_CPU // num_samples)
+        part_bytes = min(budget_bytes, together * (series_bytes + num_samples * sample_bytes))
+    parts = list(plan_parts(num_series, num_samples, series_bytes, sample_bytes, part_bytes))
+    return parts, max(1, budget_bytes // part_bytes)
 
 
 @torch.inference_mode()

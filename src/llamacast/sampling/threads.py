@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 LOAD_FILE = Path("/proc/loadavg")
 NUM_LOOKS = 3
@@ -34,15 +39,34 @@ def _running_elsewhere() -> int:
 
 
 @contextmanager
-def considerate_threads() -> Iterator[None]:
-    """Within, torch uses idle cores only; more threads than that wait for each other.
+def considerate_threads() -> Iterator[int]:
+    """Within, torch uses idle cores only, as many as are yielded; more threads than that wait.
 
     A number of threads set by the user (`OMP_NUM_THREADS`) is left alone.
     """
     before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(before, idle_cores(before)))
+    now = before if "OMP_NUM_THREADS" in os.environ else min(before, idle_cores(before))
+    torch.set_num_threads(now)
     try:
-        yield
+        yield now
     finally:
         torch.set_num_threads(before)
+
+
+def share_out(
+    work: Callable[[Part], Result], parts: Sequence[Part], num_threads: int
+) -> Iterator[tuple[Part, Result]]:
+    """Each part with what `work` makes of it, in order; several parts at a time.
+
+    Each then has one thread to itself: decoding is thousands of short operations, and threads that
+    meet after each of them wait more than they work. One part alone has all threads.
+    """
+    if num_threads == 1 or len(parts) == 1:
+        for part in parts:
+            yield part, work(part)
+        return
+    with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield from zip(parts, pool.map(work, parts), strict=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
