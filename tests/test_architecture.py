@@ -42,6 +42,7 @@ ONE_PLACE_ONLY = {
     "lightning_fabric": {"training.loop", "training.pretrain"},
     "typer": {"interfaces.cli"},
     "statsforecast": {"evaluation.statistical"},
+    "joblib": {"evaluation.statistical"},
     "neuralforecast": {"evaluation.neural"},
 }
 

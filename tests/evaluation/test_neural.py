@@ -3,9 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-
-pytest.importorskip("neuralforecast")
-
 import torch
 
 from llamacast.data.frame import read_panel

@@ -31,17 +31,23 @@ def baseline(
     `forecast` trains anew each time.
 
     Raises:
-        DataError: there is no such baseline; the message lists those there are.
-        ModuleNotFoundError: the library is not installed (extras `baselines` and `deep`).
+        DataError: there is no such baseline, or its library is not installed; the message lists
+            those there are, or says what to install.
     """
     if name == "seasonal-naive":
         return SeasonalNaive(season)
-    if name in STATISTICAL:
-        from llamacast.evaluation.statistical import StatisticalForecaster
+    if name not in BASELINES:
+        raise DataError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
+    extra = "baselines" if name in STATISTICAL else "deep"
+    try:
+        if name in STATISTICAL:
+            from llamacast.evaluation.statistical import StatisticalForecaster
 
-        return StatisticalForecaster(name, season)
-    if name in NEURAL:
+            return StatisticalForecaster(name, season)
         from llamacast.evaluation.neural import NeuralForecaster
 
         return NeuralForecaster(name, minutes, seed, season=season)
-    raise DataError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{name} needs {error.name}, which is not installed: pip install 'llamacast[{extra}]'"
+        ) from error

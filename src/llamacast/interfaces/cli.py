@@ -25,7 +25,7 @@ app = typer.Typer(
 EXIT_BAD_INPUT = 2
 NUM_ROWS_SHOWN = 10
 # Libraries that come with an extra only.
-EXTRAS = {"lightning_fabric": "train", "statsforecast": "baselines", "neuralforecast": "deep"}
+EXTRAS = {"lightning_fabric": "train"}
 
 
 @app.command()
