@@ -63,8 +63,9 @@ class SampleCache:
     def advance(self) -> None:
         """Make room for the next step; call before the transformer."""
         if self.length == len(self.keys) * self.block_length:
-            # Zeros, as room that is not taken yet is read on the CPU.
-            self.keys.append(self.prefix.keys[0].new_zeros(self._shape))
+            # Room that is not taken yet is read on the CPU: what its keys score is overwritten, but
+            # its values are weighted with zero, which must not meet what is not a number.
+            self.keys.append(self.prefix.keys[0].new_empty(self._shape))
             self.values.append(self.prefix.keys[0].new_zeros(self._shape))
         self.length += 1
 
