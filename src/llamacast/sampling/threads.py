@@ -1,4 +1,4 @@
-"""How many threads to use on a machine that others use too."""
+"""Parts of a request side by side, on as many cores as others leave idle."""
 
 from __future__ import annotations
 
