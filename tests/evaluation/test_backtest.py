@@ -101,7 +101,9 @@ def test_chunks_do_not_matter(table, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 2)
     parts = backtest(table, HORIZON, {"last": LastValue()})
     np.testing.assert_array_equal(whole.answers["last"].quantiles, parts.answers["last"].quantiles)
-    np.testing.assert_array_equal(whole.answers["last"].energy, parts.answers["last"].energy)
+    for name in ("energy", "transform", "crps"):
+        one, other = (getattr(scores.answers["last"], name) for scores in (whole, parts))
+        np.testing.assert_array_equal(one, other)
 
 
 def test_seasonal_naive_is_always_there(table):
@@ -192,6 +194,28 @@ def test_an_interrupted_run_goes_on(table, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(
         scores.table().drop(columns="seconds"), unbroken.table().drop(columns="seconds")
     )
+
+
+def test_what_failed_is_tried_again(table, tmp_path):
+    class Recovers(FailsOn):
+        def __repr__(self):
+            return "the same"
+
+    backtest(table, HORIZON, {"x": Recovers("s1")}, num_windows=2, directory=tmp_path)
+    again = backtest(table, HORIZON, {"x": Recovers("none")}, num_windows=2, directory=tmp_path)
+    assert again.answers["x"].answered.all()
+
+
+def test_a_forecaster_without_a_name_of_its_own_is_found_again(table, tmp_path):
+    class Plain:
+        def forecast(self, data, horizon):
+            asked.append(1)
+            return SeasonalNaive().forecast(data, horizon)
+
+    asked: list[int] = []
+    for _ in range(2):
+        backtest(table, HORIZON, {"plain": Plain()}, directory=tmp_path)
+    assert len(asked) == 1
 
 
 def test_another_forecaster_of_that_name_starts_anew(table, tmp_path):

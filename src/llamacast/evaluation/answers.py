@@ -106,6 +106,9 @@ class Shelf:
         return Answers(**(parts | {"seconds": float(parts["seconds"])}))
 
     def keep(self, name: str, what: str, part: slice, answers: Answers) -> None:
+        """Only if all windows were answered: what failed is tried again."""
+        if not answers.answered.all():
+            return
         path = self._path(name, what, part)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")

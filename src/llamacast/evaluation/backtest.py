@@ -22,7 +22,7 @@ from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
 from llamacast.data.windows import Origins, rolling_origins
-from llamacast.evaluation.answers import LEVELS, Answers, Shelf
+from llamacast.evaluation.answers import LEVELS, LONGEST_ERROR, Answers, Shelf
 from llamacast.evaluation.baselines import SeasonalNaive
 from llamacast.evaluation.metrics import (
     continuous_ranked_probability_score,
@@ -145,12 +145,13 @@ def _ask_in_chunks(
     advance: Callable[[int], None],
 ) -> Answers:
     actuals = origins.actuals()
+    what = _identity(forecaster) if shelf else ""
     parts = []
     for part in _chunks(len(origins)):
-        kept = shelf and shelf.find(name, repr(forecaster), part)
+        kept = shelf and shelf.find(name, what, part)
         answers = kept or _ask_safely(forecaster, origins, part, actuals[part])
         if shelf and not kept:
-            shelf.keep(name, repr(forecaster), part, answers)
+            shelf.keep(name, what, part, answers)
         parts.append(answers)
         advance(len(answers))
     return Answers.join(parts)
@@ -164,8 +165,8 @@ def _train_and_ask(
     advance: Callable[[int], None],
 ) -> Answers:
     """All or nothing is kept: two trainings are two forecasters."""
-    everything = slice(0, len(origins))
-    kept = shelf and shelf.find(name, repr(forecaster), everything)
+    everything, what = slice(0, len(origins)), _identity(forecaster)
+    kept = shelf and shelf.find(name, what, everything)
     if kept:
         advance(len(origins))
         return kept
@@ -178,8 +179,14 @@ def _train_and_ask(
     answers = _ask_in_chunks(name, trained, origins, None, advance)
     answers = replace(answers, seconds=time.perf_counter() - began)
     if shelf:
-        shelf.keep(name, repr(forecaster), everything, answers)
+        shelf.keep(name, what, everything, answers)
     return answers
+
+
+def _identity(forecaster: object) -> str:
+    """What tells a forecaster from others of its name; an address in memory does not."""
+    kind = type(forecaster)
+    return kind.__qualname__ if kind.__repr__ is object.__repr__ else repr(forecaster)
 
 
 def _chunks(count: int) -> list[slice]:
@@ -227,20 +234,28 @@ def _ask_once(
             if forecast.joint
             else np.full(len(samples), np.nan)
         ),
-        transform=probability_integral_transform(actuals, samples, _window_rng(part)),
-        errors=np.full(len(samples), "", dtype="<U200"),
+        transform=_transform(actuals, samples, part.start),
+        errors=np.full(len(samples), "", dtype=f"<U{LONGEST_ERROR}"),
         seconds=0.0,
     )
 
 
-def _window_rng(part: slice) -> np.random.Generator:
-    """For ties and steps of ranks: by the place of the windows, so that runs repeat."""
-    return np.random.default_rng(part.start)
+def _transform(
+    actuals: npt.NDArray[np.float64], samples: npt.NDArray[np.float64], first: int
+) -> npt.NDArray[np.float64]:
+    """Each window's own random numbers break its ties, in whatever chunk it is asked."""
+    rows = [
+        probability_integral_transform(
+            actuals[row : row + 1], samples[row : row + 1], np.random.default_rng(first + row)
+        )
+        for row in range(len(actuals))
+    ]
+    return np.concatenate(rows)
 
 
 def _one_line(error: Exception) -> str:
     first = (str(error) or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first}"[:200]
+    return f"{type(error).__name__}: {first}"[:LONGEST_ERROR]
 
 
 def _bar(progress: bool | None) -> Progress:
