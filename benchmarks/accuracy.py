@@ -62,7 +62,7 @@ def entrants(names: list[str], season: int | None, minutes: float, num_samples: 
             found[name] = llamacast.baseline(name, season=season, minutes=minutes)
         else:
             forecaster = llamacast.load(name, device="cpu")
-            found[forecaster.name] = Settled(
+            found[name] = Settled(
                 forecaster, {"num_samples": num_samples, "seed": 0, "progress": False}
             )
     return found
@@ -74,8 +74,8 @@ def in_words(several: list[Scores], model: str) -> str:
     for scores in several:
         table = scores.table()
         place = list(table.index).index(model)
-        ahead = [f"{name} ({table.loc[name, 'CRPS']:.3f})" for name in table.index[:place]]
-        own = f"{table.loc[model, 'CRPS']:.3f}"
+        ahead = [f"{name} ({table.loc[name, 'CRPS']:.3g})" for name in table.index[:place]]
+        own = f"{table.loc[model, 'CRPS']:.3g}"
         if not ahead:
             lines.append(f"- **{scores.name}**: first of {len(table)}, CRPS {own}.")
             continue
@@ -128,7 +128,7 @@ def main() -> None:
 def write(several: list[Scores], arguments: argparse.Namespace) -> None:
     folder = arguments.output / arguments.name
     write_report(several, folder, arguments.name)
-    model = next(n for n in several[0].answers if n not in BASELINES)
+    model = arguments.models.split(",")[0]
     minutes = sum(answers.seconds for scores in several for answers in scores.answers.values()) / 60
     threads = os.environ.get("OMP_NUM_THREADS", f"idle cores, at most {os.cpu_count()}")
     command = shlex.join(["python", *sys.argv])

@@ -167,6 +167,38 @@ def test_forecasts_that_are_not_what_was_asked_for_fail(table, how, message):
     assert message in told
 
 
+def test_a_forecaster_cannot_change_what_it_is_judged_by(table):
+    class InPlace:
+        def forecast(self, data, horizon):
+            for values in data.values:
+                values -= values.mean()
+            return SeasonalNaive().forecast(data, horizon)
+
+    scores = backtest(table, HORIZON, {"in place": InPlace()}, num_windows=2)
+    (told,) = scores.errors()["in place"]
+    assert "read-only" in told
+
+
+def test_damaged_answers_are_asked_for_again_and_damaged_settings_named(table, tmp_path):
+    backtest(table, HORIZON, {"last": LastValue()}, directory=tmp_path)
+    (kept,) = (tmp_path / "answers").glob("last-*/*.npz")
+    kept.write_bytes(kept.read_bytes()[:100])
+    again = LastValue()
+    backtest(table, HORIZON, {"last": again}, directory=tmp_path)
+    assert again.asked
+    (tmp_path / "backtest.json").write_text("")
+    with pytest.raises(DataError, match="damaged"):
+        backtest(table, HORIZON, {}, directory=tmp_path)
+
+
+def test_the_frequency_is_part_of_what_was_asked(table, tmp_path):
+    daily = read_panel(np.arange(90.0))
+    backtest(daily, HORIZON, {}, directory=tmp_path)
+    stamped = read_panel(pd.Series(np.arange(90.0), pd.date_range("2024", periods=90, freq="D")))
+    with pytest.raises(DataError, match="other data"):
+        backtest(stamped, HORIZON, {}, directory=tmp_path)
+
+
 # --- Going on ------------------------------------------------------------------------------------
 
 

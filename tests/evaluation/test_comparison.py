@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -81,6 +83,24 @@ def test_too_few_windows_are_not_judged():
     scores = made_scores(num_series=3, right=1.0)
     assert skill(scores, "right").verdict == "too few windows"
     assert set(compare(scores)["verdict"]) == {"", "too few windows"}
+
+
+def test_a_perfect_forecast_has_a_skill_of_one():
+    scores = made_scores(right=1.0)
+    perfect = normal_answers(scores.actuals, 0.0)
+    best = replace(scores, answers={**scores.answers, "perfect": perfect})
+    found = skill(best, "perfect")
+    assert (found.value, found.low, found.verdict) == (1.0, 1.0, "better")
+
+
+def test_one_who_fails_on_a_whole_data_set_ranks_last_there():
+    several = [made_scores("a", right=1.0), made_scores("bb", right=1.0)]
+    nothing = Answers.failed(len(several[0].actuals), HORIZON, "no")
+    several[0] = replace(several[0], answers={**several[0].answers, "right": nothing})
+    table = summarise(several)
+    assert table.loc["right", "rank"] == 1.5
+    assert table.index[0] == "seasonal-naive"
+    assert np.isnan(table.loc["right", "CRPS ratio"])
 
 
 def test_few_series_are_judged_by_windows():

@@ -151,6 +151,11 @@ def test_a_backtest_of_a_folder_scores_each_data_set(run, tmp_path):
     assert "rain\n" in result.output
     assert "sun\n" in result.output
     assert "all data sets" in result.output
+    # A data set that is too short is named before anything is forecast.
+    frame.assign(target=[[1.0, 2.0], [3.0]]).to_parquet(tmp_path / "wind.parquet")
+    short = run("backtest", tmp_path, "--horizon", 7, "--models", "naive")
+    assert short.exit_code == 2
+    assert short.output.startswith("error: wind: horizon 7 leaves no history")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class Origins:
                 f"{self.panel.ids[s]} @ {self.panel.axes[s].index(cut - 1, 1)[0]}"
                 for s, cut in chosen
             ],
-            [self.panel.values[s][:cut] for s, cut in chosen],
+            [_read_only(self.panel.values[s][:cut]) for s, cut in chosen],
             [self.panel.axes[s] for s, _ in chosen],
             self.panel.columns,
         )
@@ -119,10 +119,20 @@ class Origins:
         chosen, first = np.unique(self.series, return_index=True)
         return Panel(
             [self.panel.ids[s] for s in chosen],
-            [self.panel.values[s][: self.cuts[row]] for s, row in zip(chosen, first, strict=True)],
+            [
+                _read_only(self.panel.values[s][: self.cuts[row]])
+                for s, row in zip(chosen, first, strict=True)
+            ],
             [self.panel.axes[s] for s in chosen],
             self.panel.columns,
         )
+
+
+def _read_only(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A view that a forecaster cannot change: one window's history holds another's actuals."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def rolling_origins(panel: Panel, horizon: int, num_windows: int, step: int) -> Origins:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -90,19 +91,26 @@ class Shelf:
             "season": season,
         }
         path = directory / SETTINGS_FILE
-        if path.exists() and json.loads(path.read_text()) != settings:
-            raise DataError(
-                f"{directory} holds a backtest of other data or windows; name another folder"
-            )
+        if path.exists():
+            if _read_settings(path) != settings:
+                raise DataError(
+                    f"{directory} holds a backtest of other data or windows; name another folder"
+                )
+            return
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(settings, indent=2) + "\n")
+        os.replace(unfinished, path)
 
     def find(self, name: str, what: str, part: slice) -> Answers | None:
         path = self._path(name, what, part)
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as kept:
-            parts = {field.name: kept[field.name] for field in fields(Answers)}
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                parts = {field.name: kept[field.name] for field in fields(Answers)}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None  # damaged: whoever is asked again writes it anew
         return Answers(**(parts | {"seconds": float(parts["seconds"])}))
 
     def keep(self, name: str, what: str, part: slice, answers: Answers) -> None:
@@ -117,14 +125,27 @@ class Shelf:
         os.replace(unfinished, path)
 
     def _path(self, name: str, what: str, part: slice) -> Path:
-        safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-        folder = f"{safe}-{_digest(f'{name} {what}'.encode())}"
+        folder = f"{file_name(name)}-{_digest(f'{name} {what}'.encode())}"
         return self.directory / "answers" / folder / f"{part.start}-{part.stop}.npz"
 
 
+def file_name(name: str) -> str:
+    """A name with nothing in it that paths or Markdown take for more than a letter."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+def _read_settings(path: Path) -> object:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(
+            f"{path}: is damaged ({error}); delete it, or name another folder"
+        ) from error
+
+
 def _fingerprint(panel: Panel) -> str:
-    ends = [(str(name), str(axis.start)) for name, axis in zip(panel.ids, panel.axes, strict=True)]
-    return _digest(repr(ends).encode(), *(values.tobytes() for values in panel.values))
+    axes = [(str(name), repr(axis)) for name, axis in zip(panel.ids, panel.axes, strict=True)]
+    return _digest(repr(axes).encode(), *(values.tobytes() for values in panel.values))
 
 
 def _digest(*parts: bytes) -> str:

@@ -46,7 +46,7 @@ class Trainable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settled:
     """A forecaster with its options settled, so that data and horizon alone remain to be given."""
 
@@ -55,6 +55,9 @@ class Settled:
 
     def forecast(self, data: Any, horizon: int) -> Forecast:
         return self.forecaster.forecast(data, horizon, **self.options)
+
+    def __repr__(self) -> str:
+        return f"{_identity(self.forecaster)} with {dict(self.options)}"
 
     @property
     def training(self) -> TrainingRecord:
@@ -96,10 +99,13 @@ def backtest(
     """
     counts = {"horizon": horizon, "num_windows": num_windows, "step": step, "season": season}
     for what, value in counts.items():
-        if value is not None and value < 1:
-            raise DataError(f"{what} must be 1 or more; got {value}")
+        if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+            raise DataError(f"{what} must be 1 or more, a whole number; got {value!r}")
+    if not isinstance(forecasters.get(REFERENCE, SeasonalNaive()), SeasonalNaive):
+        raise DataError(f"{REFERENCE!r} is what others are measured against; name yours otherwise")
+    horizon, step = int(horizon), int(step or horizon)
     panel = read_panel(data)
-    origins = rolling_origins(panel, horizon, num_windows, step or horizon)
+    origins = rolling_origins(panel, horizon, num_windows, step)
     entrants = {REFERENCE: SeasonalNaive(season), **forecasters}
     shelf = Shelf(Path(directory), origins, season) if directory is not None else None
     with _bar(progress) as bar:
@@ -117,7 +123,7 @@ def backtest(
         squared_seasonal_errors=squared,
         answers=answers,
         leaks=_leaks(name, entrants, origins),
-        notes=_notes(panel, origins, num_windows, step or horizon),
+        notes=_notes(panel, origins, num_windows, step),
     )
 
 
@@ -324,7 +330,9 @@ def _notes(panel: Panel, origins: Origins, num_windows: int, step: int) -> list[
     notes = []
     counts = np.bincount(origins.series, minlength=len(panel))
     if (counts == 0).any():
-        notes.append(f"{(counts == 0).sum()} of {len(panel)} series are too short for any window")
+        notes.append(
+            f"{(counts == 0).sum()} of {len(panel)} series are too short, or miss too much, for any window"
+        )
     fewer = ((counts > 0) & (counts < num_windows)).sum()
     if fewer:
         notes.append(f"{fewer} of {len(panel)} series have fewer than {num_windows} windows")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from llamacast.evaluation.scores import REFERENCE, Scores
 Floats = npt.NDArray[np.float64]
 
 NUM_DRAWS = 2000
+DRAWS_AT_A_TIME = 100
 LEAST_UNITS = 10
 """Fewer series or windows than this say nothing about luck."""
 INTERVAL = (0.025, 0.975)
@@ -57,47 +58,58 @@ def overall_skill(several: Sequence[Scores], forecaster: str, seed: int = 0) -> 
 @dataclass(frozen=True)
 class _LogRatios:
     value: float
-    draws: Floats
-    """Shape `(draw,)`; NaN where there are too few units."""
+    draws: Floats | None
+    """Shape `(draw,)`; None where there are too few units. NaN where nothing can be compared."""
 
 
 def _skill(ratios: Sequence[_LogRatios]) -> Skill:
     value = float(np.mean([ratio.value for ratio in ratios]))
-    if all(np.isnan(ratio.draws).any() for ratio in ratios):
+    if all(ratio.draws is None for ratio in ratios):
         return Skill(1 - np.exp(value), float("nan"), float("nan"))
-    draws = np.mean(
-        [np.where(np.isnan(ratio.draws), ratio.value, ratio.draws) for ratio in ratios], axis=0
-    )
-    low, high = 1 - np.exp(np.quantile(draws, INTERVAL))[::-1]
+    draws = np.zeros(NUM_DRAWS)
+    for ratio in ratios:
+        draws += ratio.value if ratio.draws is None else ratio.draws
+    draws = np.exp(draws[~np.isnan(draws)] / len(ratios))
+    if not len(draws):
+        return Skill(1 - np.exp(value), float("nan"), float("nan"))
+    low, high = 1 - np.quantile(draws, INTERVAL)[::-1]
     return Skill(1 - np.exp(value), float(low), float(high))
 
 
 def _log_ratios(scores: Scores, forecaster: str, seed: int) -> _LogRatios:
-    """Logarithms of the ratio of losses, on the windows that the forecaster answered."""
+    """Logarithms of the ratio of losses, on the windows that both answered."""
     losses, reference = scores.losses(forecaster), scores.losses(REFERENCE)
     paired = np.isfinite(losses) & np.isfinite(reference)
-    numbers = scores.series_numbers()[paired]
-    _, units = np.unique(numbers, return_inverse=True)
-    if units.size and units.max() + 1 < LEAST_UNITS:
+    if not paired.any():
+        return _LogRatios(float("nan"), None)
+    _, units = np.unique(scores.series_numbers()[paired], return_inverse=True)
+    if units.max() + 1 < LEAST_UNITS:
         units = np.arange(len(units))
-    num_units = int(units.max()) + 1 if units.size else 0
+    num_units = int(units.max()) + 1
     own, other = (
         np.bincount(units, part[paired], num_units).astype(np.float64)
         for part in (losses, reference)
     )
-    value = _log_ratio(own.sum(), other.sum())
+    value = float(_log_ratio(own.sum(), other.sum()))
     if num_units < LEAST_UNITS:
-        return _LogRatios(float(value), np.full(NUM_DRAWS, np.nan))
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=NUM_DRAWS)
-    drawn = drawn.astype(np.float64)
-    return _LogRatios(float(value), _log_ratio(drawn @ own, drawn @ other))
+        return _LogRatios(value, None)
+    return _LogRatios(value, np.concatenate(list(_draws(own, other, seed))))
+
+
+def _draws(own: Floats, other: Floats, seed: int) -> Iterator[Floats]:
+    """Log ratios of redrawn units, some draws at a time: there may be a great many units."""
+    rng, num_units = np.random.default_rng(seed), len(own)
+    for _ in range(NUM_DRAWS // DRAWS_AT_A_TIME):
+        drawn = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=DRAWS_AT_A_TIME)
+        counts = drawn.astype(np.float64)
+        yield _log_ratio(counts @ own, counts @ other)
 
 
 def _log_ratio(own: Floats, other: Floats) -> Floats:
-    """NaN where there is nothing to compare with."""
+    """Minus infinity for a perfect forecast, NaN where there is nothing to compare with."""
     ratio = np.divide(own, other, out=np.full_like(other, np.nan), where=other > 0)
-    return np.log(ratio, out=np.full_like(ratio, np.nan), where=ratio > 0)
+    with np.errstate(divide="ignore"):
+        return np.log(ratio)
 
 
 def compare(scores: Scores) -> pd.DataFrame:
@@ -122,7 +134,8 @@ def summarise(several: Sequence[Scores]) -> pd.DataFrame:
     """
     tables = {scores.name: compare(scores) for scores in several}
     # By ratios: a forecaster that failed on some windows has a CRPS of other windows.
-    ranks = pd.DataFrame({name: table["CRPS ratio"].rank() for name, table in tables.items()})
+    ratios = {name: table["CRPS ratio"] for name, table in tables.items()}
+    ranks = pd.DataFrame({name: part.rank(na_option="bottom") for name, part in ratios.items()})
     rows = {}
     for forecaster in dict.fromkeys(name for table in tables.values() for name in table.index):
         asked = [scores for scores in several if forecaster in scores.answers]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from llamacast.evaluation.answers import file_name
 from llamacast.evaluation.comparison import compare, summarise
 from llamacast.evaluation.pictures import draw_calibration, draw_skill
 from llamacast.evaluation.scores import Scores
@@ -36,18 +37,20 @@ def score_table(scores: Scores) -> pd.DataFrame:
 
 
 def summary_table(several: Sequence[Scores]) -> pd.DataFrame:
-    """The same over several data sets, by geometric means."""
+    """The same over several data sets, by geometric means; † has learnt from one of them."""
     table = summarise(several)
-    text = pd.DataFrame(index=table.index)
+    leaked = {name for scores in several for name in scores.leaks}
+    names = [f"{name} {LEAKED}" if name in leaked else name for name in table.index]
+    text = pd.DataFrame(index=pd.Index(names, name=table.index.name))
     text["CRPS ratio"] = [f"{value:.3f}" for value in table["CRPS ratio"]]
     text["skill %"] = [_number(value, "skill") for value in table["skill"]]
     text["95 % interval"] = _intervals(table)
     text["MASE ratio"] = [f"{value:.3f}" for value in table["MASE ratio"]]
     text["average rank"] = [f"{value:.2f}" for value in table["rank"]]
     for column in ("better on", "worse on", "data sets"):
-        text[column] = table[column].astype(str)
+        text[column] = table[column].astype(str).to_numpy()
     if table["failed"].any():
-        text["failed windows"] = table["failed"].astype(str)
+        text["failed windows"] = table["failed"].astype(str).to_numpy()
     text["seconds"] = [f"{value:.0f}" for value in table["seconds"]]
     return text
 
@@ -90,7 +93,7 @@ def write_report(several: Sequence[Scores], directory: Path, heading: str = "Bac
         parts.append(markdown(summary_table(several)))
     parts.append("![Skill against seasonal naive](skill.png)")
     for scores in several:
-        picture = f"calibration_{scores.name}.png"
+        picture = f"calibration_{file_name(scores.name)}.png"
         draw_calibration(scores, directory / picture)
         parts += [
             f"## {scores.name}",

@@ -103,18 +103,18 @@ class Scores:
         """A row for each forecaster, best CRPS first: scores, ratios, windows, failures, seconds.
 
         CRPS is the mean weighted quantile loss over nine deciles, as GluonTS and GIFT-Eval have it.
-        Ratios are to seasonal naive on the windows that the forecaster answered. Its rank is that of
+        Ratios are to seasonal naive on the windows that both answered. Its rank is that of
         its CRPS among the forecasters, averaged over series; where it failed it ranks last.
         """
         ranks = self.ranks()
         rows = {}
         for name, answers in self.answers.items():
-            scores = self.score(name)
+            own = self.score(name, self.answers[REFERENCE].answered)
             reference = self.score(REFERENCE, answers.answered)
             rows[name] = {
-                **scores,
-                "CRPS ratio": _over(scores["CRPS"], reference["CRPS"]),
-                "MASE ratio": _over(scores["MASE"], reference["MASE"]),
+                **self.score(name),
+                "CRPS ratio": _over(own["CRPS"], reference["CRPS"]),
+                "MASE ratio": _over(own["MASE"], reference["MASE"]),
                 "rank": ranks[name],
                 "windows": len(answers),
                 "failed": int((~answers.answered).sum()),

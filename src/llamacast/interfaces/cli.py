@@ -144,7 +144,7 @@ def backtest(
     frequency: Annotated[
         Optional[str], typer.Option(help="Step of the data. [default: inferred]")
     ] = None,
-    num_samples: Annotated[int, typer.Option(help="Sample paths for each window.")] = 100,
+    num_samples: Annotated[int, typer.Option(min=1, help="Sample paths for each window.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same scores.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
@@ -160,11 +160,13 @@ def backtest(
     with _errors_in_one_line("the same command with --output goes on from where it was"):
         from llamacast.data.arrow import holds_series, read_panels
         from llamacast.data.frame import read_panel
+        from llamacast.data.windows import rolling_origins
         from llamacast.evaluation.backtest import backtest as run_backtest
         from llamacast.evaluation.report import remarks, score_table, summary_table, write_report
 
-        options = {"num_samples": num_samples, "seed": seed}
-        entrants = {name: _entrant(name, season, device, options) for name in models.split(",")}
+        options = {"num_samples": num_samples, "seed": seed, "progress": False}
+        names = dict.fromkeys(name.strip() for name in models.split(",") if name.strip())
+        entrants = {name: _entrant(name, season, device, options) for name in names}
         if holds_series(data):
             panels = read_panels(data)
         else:
@@ -175,7 +177,11 @@ def backtest(
                 target_column=target_column,
                 frequency=frequency,
             )
-            panels = {data.stem: table}
+            panels = {data.name.split(".")[0]: table}
+        if min(horizon, windows, step or 1) >= 1:  # else the first backtest says so
+            for name, panel in panels.items():
+                with _named(name, several=len(panels) > 1):
+                    rolling_origins(panel, horizon, windows, step or horizon)
         several = []
         for name, panel in panels.items():
             scores = run_backtest(
@@ -282,7 +288,7 @@ def gift_eval(
     output: Annotated[
         Path, typer.Option(help="Folder for scores, table and picture; a run in it goes on.")
     ] = Path("gift-eval"),
-    num_samples: Annotated[int, typer.Option(help="Sample paths for each window.")] = 100,
+    num_samples: Annotated[int, typer.Option(min=1, help="Sample paths for each window.")] = 100,
     longest_history: Annotated[
         Optional[int], typer.Option(help="Steps handed over before each window. [default: all]")
     ] = None,
@@ -331,6 +337,17 @@ def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]
         known = ", ".join([*PACKAGED, *BASELINES])
         _refuse(f"no model {name!r}; there are {known}, and the folders of saved models")
     return Settled(load(name, device=device), options)
+
+
+@contextmanager
+def _named(data_set: str, several: bool) -> Iterator[None]:
+    """Bad data are told of with the name of the data set, where there is more than one."""
+    from llamacast.forecast import DataError
+
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{data_set}: {error}" if several else str(error)) from error
 
 
 def _contender(name: str, device: str, options: dict[str, Any]) -> Contender:
