@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -292,6 +293,16 @@ def test_a_run_goes_on_and_keeps_what_it_has(folder, tmp_path):
     assert len(run(folder, [NAIVE], output, chosen="/W/")) == 1
 
 
+def test_scores_of_other_data_are_refused(folder, tmp_path):
+    run(folder, [NAIVE], tmp_path / "out", chosen="/W/")
+    file = folder / "ett1_W.parquet"
+    table = pq.read_table(file).to_pandas()
+    table["target"] = [values + 1 for values in table["target"]]
+    table.to_parquet(file)
+    with pytest.raises(DataError, match="scores of other data named ett1/W/short"):
+        run(folder, [NAIVE], tmp_path / "out", chosen="/W/")
+
+
 def test_other_settings_are_refused(folder, tmp_path):
     run(folder, [Contender("m", SeasonalNaive, "paths=3")], tmp_path / "out", chosen="/W/")
     with pytest.raises(DataError, match=r"gift_eval\.csv.*'m' with other settings.*paths=3"):
@@ -321,7 +332,7 @@ def results():
             for m, v in zip(("mine", "seasonal-naive"), values, strict=True)
         ]
     )
-    return frame.assign(error="", settings="")
+    return frame.assign(error="", data="", settings="")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ with GluonTS' `evaluate_model(axis=None, mask_invalid_label=True)`. Nothing here
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -56,7 +57,7 @@ STEPS_AT_A_TIME = 100_000
 RESULTS = "gift_eval.csv"
 KEYS = ["dataset", "freq", "term"]
 COLUMNS = [
-    *KEYS, "model", "series", "windows", "horizon", "MASE", "CRPS", "seconds", "error", "settings",
+    *KEYS, "model", "series", "windows", "horizon", "MASE", "CRPS", "seconds", "error", "data", "settings",
 ]  # fmt: skip
 
 
@@ -352,19 +353,21 @@ def run(
     with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
         overall = bar.add_task("GIFT-Eval", total=total)
         for source, configurations in found.items():
-            left = [
-                (configuration, contender)
-                for configuration in configurations
-                for contender in contenders
-                if (configuration.name, contender.name) not in done
-            ]
-            bar.advance(overall, len(configurations) * len(contenders) - len(left))
-            series = read_series(source) if left else None
-            for configuration, contender in left:
-                assert series is not None
-                task = make_task(configuration, series)
-                _append(path, _row(task, contender, longest_history, bar))
-                bar.advance(overall)
+            series = read_series(source)
+            data = _fingerprint(series)
+            for configuration in configurations:
+                for contender in contenders:
+                    scored_on = done.get((configuration.name, contender.name), None)
+                    if scored_on not in (None, data):
+                        raise DataError(
+                            f"{path}: holds scores of other data named {configuration.name}; "
+                            "name another output folder"
+                        )
+                    if scored_on is None:
+                        task = make_task(configuration, series)
+                        row = _row(task, contender, longest_history, bar)
+                        _append(path, {**row, "data": data})
+                    bar.advance(overall)
     names = {configuration.name for part in found.values() for configuration in part}
     return _asked_for(read_results(path), names, contenders)
 
@@ -398,7 +401,7 @@ def _row(
     values = (
         configuration.dataset, configuration.frequency, configuration.term, contender.name,
         len(task.series), task.num_windows, task.horizon, totals.mase, totals.crps,
-        round(time.perf_counter() - began, 2), reason, contender.settings,
+        round(time.perf_counter() - began, 2), reason, "", contender.settings,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -430,8 +433,8 @@ def _names(results: pd.DataFrame) -> pd.Series[Any]:
     return results.dataset + "/" + results.freq + "/" + results.term
 
 
-def _scored(path: Path, contenders: Sequence[Contender]) -> set[tuple[str, str]]:
-    """Configuration and contender of the rows that have scores."""
+def _scored(path: Path, contenders: Sequence[Contender]) -> dict[tuple[str, str], str]:
+    """Configuration and contender of the rows that have scores, and the data these are of."""
     results = read_results(path)
     for contender in contenders:
         others = set(results.settings[results.model == contender.name]) - {contender.settings}
@@ -441,7 +444,18 @@ def _scored(path: Path, contenders: Sequence[Contender]) -> set[tuple[str, str]]
                 f"({others.pop()!r}; now {contender.settings!r}); name another output folder"
             )
     scored = results[results.error == ""]
-    return set(zip(_names(scored), scored.model, strict=True))
+    keys = zip(_names(scored), scored.model, strict=True)
+    return dict(zip(keys, scored.data, strict=True))
+
+
+def _fingerprint(series: StoredSeries) -> str:
+    """A short text that tells these series from any others."""
+    found = hashlib.blake2b(
+        repr([*zip(series.ids, series.axes, strict=True)]).encode(), digest_size=8
+    )
+    for values in series.values:
+        found.update(values.tobytes())
+    return found.hexdigest()
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

@@ -113,7 +113,10 @@ def write_report(results: pd.DataFrame, summary: pd.DataFrame, output: Path, com
             f"## {metric} relative to seasonal naive",
             _as_markdown(by_part(summary, metric)),
         ]
-    pieces += ["## Scores by configuration", _as_markdown(results.drop(columns="settings"))]
+    pieces += [
+        "## Scores by configuration",
+        _as_markdown(results.drop(columns=["data", "settings"])),
+    ]
     (output / TABLE).write_text("\n\n".join(pieces) + "\n")
     draw(summary, output / PICTURE)
 

@@ -318,7 +318,9 @@ def gift_eval(
             longest_history=longest_history,
             progress=sys.stderr.isatty(),
         )
-        typer.echo(results.drop(columns="settings").to_string(index=False, float_format="%.4f"))
+        typer.echo(
+            results.drop(columns=["data", "settings"]).to_string(index=False, float_format="%.4f")
+        )
         summary = summarise(results, published)
         typer.echo("\n" + overall(summary).to_string(index=False, float_format="%.4f"))
         write_report(results, summary, output, " ".join(["llamacast", *sys.argv[1:]]))
