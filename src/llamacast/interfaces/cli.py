@@ -303,6 +303,8 @@ def gift_eval(
         from llamacast.evaluation.gift_eval import run
         from llamacast.evaluation.gift_report import overall, summarise, write_report
 
+        if published is not None and not published.exists():
+            _refuse(f"--published: there is no file {published}")
         if longest_history is not None and longest_history < 1:
             _refuse(f"--longest-history must be at least 1; got {longest_history}")
         names = dict.fromkeys(name.strip() for name in models.split(",") if name.strip())
