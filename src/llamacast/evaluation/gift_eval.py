@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,7 @@ def run(
     again; what failed is tried again.
 
     Raises:
-        DataError: if the data cannot be used, or `output` holds scores of other settings.
+        DataError: if the data cannot be used, or `output` holds scores of other settings or data.
     """
     found = find_data(folder, chosen)
     contenders = [_with_history(contender, longest_history) for contender in contenders]
@@ -355,19 +356,18 @@ def run(
         for source, configurations in found.items():
             series = read_series(source)
             data = _fingerprint(series)
-            for configuration in configurations:
-                for contender in contenders:
-                    scored_on = done.get((configuration.name, contender.name), None)
-                    if scored_on not in (None, data):
-                        raise DataError(
-                            f"{path}: holds scores of other data named {configuration.name}; "
-                            "name another output folder"
-                        )
-                    if scored_on is None:
-                        task = make_task(configuration, series)
-                        row = _row(task, contender, longest_history, bar)
-                        _append(path, {**row, "data": data})
-                    bar.advance(overall)
+            for configuration, contender in product(configurations, contenders):
+                scored_on = done.get((configuration.name, contender.name), "")
+                if scored_on not in ("", data):
+                    raise DataError(
+                        f"{path}: holds scores of other data named {configuration.name}; name "
+                        "another output folder"
+                    )
+                if not scored_on:
+                    task = make_task(configuration, series)
+                    row = _row(task, contender, longest_history, bar)
+                    _append(path, {**row, "data": data})
+                bar.advance(overall)
     names = {configuration.name for part in found.values() for configuration in part}
     return _asked_for(read_results(path), names, contenders)
 
