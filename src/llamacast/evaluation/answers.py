@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from llamacast.data.arrow import StoredSeries
 from llamacast.data.panel import Panel
 from llamacast.data.windows import Origins
 from llamacast.evaluation.metrics import DECILES
@@ -84,7 +85,7 @@ class Shelf:
     def __init__(self, directory: Path, origins: Origins, season: int | None) -> None:
         self.directory = directory
         settings = {
-            "data": _fingerprint(origins.panel),
+            "data": fingerprint(origins.panel),
             "horizon": origins.horizon,
             "windows": len(origins),
             "first_cuts": _digest(origins.cuts.tobytes()),
@@ -143,9 +144,10 @@ def _read_settings(path: Path) -> object:
         ) from error
 
 
-def _fingerprint(panel: Panel) -> str:
-    axes = [(str(name), repr(axis)) for name, axis in zip(panel.ids, panel.axes, strict=True)]
-    return _digest(repr(axes).encode(), *(values.tobytes() for values in panel.values))
+def fingerprint(series: Panel | StoredSeries) -> str:
+    """A short text that tells these series from any others."""
+    axes = [(str(name), repr(axis)) for name, axis in zip(series.ids, series.axes, strict=True)]
+    return _digest(repr(axes).encode(), *(values.tobytes() for values in series.values))
 
 
 def _digest(*parts: bytes) -> str:

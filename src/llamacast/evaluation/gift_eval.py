@@ -6,7 +6,6 @@ with GluonTS' `evaluate_model(axis=None, mask_invalid_label=True)`. Nothing here
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -25,6 +24,7 @@ from rich.progress import Progress
 from llamacast.data.arrow import StoredSeries, is_arrow_folder, read_series
 from llamacast.data.calendar import Frequency, stamps_from
 from llamacast.data.panel import Columns, Panel, TimeAxis
+from llamacast.evaluation.answers import fingerprint
 from llamacast.evaluation.metrics import DECILES, quantile_loss, seasonal_error
 from llamacast.forecast import DataError, Forecaster
 
@@ -355,7 +355,7 @@ def run(
         overall = bar.add_task("GIFT-Eval", total=total)
         for source, configurations in found.items():
             series = read_series(source)
-            data = _fingerprint(series)
+            data = fingerprint(series)
             for configuration, contender in product(configurations, contenders):
                 scored_on = done.get((configuration.name, contender.name), "")
                 if scored_on not in ("", data):
@@ -365,8 +365,7 @@ def run(
                     )
                 if not scored_on:
                     task = make_task(configuration, series)
-                    row = _row(task, contender, longest_history, bar)
-                    _append(path, {**row, "data": data})
+                    _append(path, _row(task, data, contender, longest_history, bar))
                 bar.advance(overall)
     names = {configuration.name for part in found.values() for configuration in part}
     return _asked_for(read_results(path), names, contenders)
@@ -379,7 +378,7 @@ def _with_history(contender: Contender, longest_history: int | None) -> Contende
 
 
 def _row(
-    task: Task, contender: Contender, longest_history: int | None, bar: Progress
+    task: Task, data: str, contender: Contender, longest_history: int | None, bar: Progress
 ) -> dict[str, Any]:
     configuration = task.configuration
     num_windows = len(task.series) * task.num_windows
@@ -401,7 +400,7 @@ def _row(
     values = (
         configuration.dataset, configuration.frequency, configuration.term, contender.name,
         len(task.series), task.num_windows, task.horizon, totals.mase, totals.crps,
-        round(time.perf_counter() - began, 2), reason, "", contender.settings,
+        round(time.perf_counter() - began, 2), reason, data, contender.settings,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -446,16 +445,6 @@ def _scored(path: Path, contenders: Sequence[Contender]) -> dict[tuple[str, str]
     scored = results[results.error == ""]
     keys = zip(_names(scored), scored.model, strict=True)
     return dict(zip(keys, scored.data, strict=True))
-
-
-def _fingerprint(series: StoredSeries) -> str:
-    """A short text that tells these series from any others."""
-    found = hashlib.blake2b(
-        repr([*zip(series.ids, series.axes, strict=True)]).encode(), digest_size=8
-    )
-    for values in series.values:
-        found.update(values.tobytes())
-    return found.hexdigest()
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

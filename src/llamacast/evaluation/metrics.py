@@ -56,7 +56,7 @@ def mean_quantile_loss(
     actuals: Floats, quantiles: Floats, levels: Sequence[float] = DECILES
 ) -> float:
     """Mean over points and levels, in data units; twice the pinball loss."""
-    return _mean(quantile_loss(actuals, quantiles, levels))
+    return observed_mean(quantile_loss(actuals, quantiles, levels))
 
 
 def continuous_ranked_probability_score(
@@ -103,12 +103,12 @@ def energy_score(actuals: Floats, samples: Floats, unbiased: bool = True) -> Flo
 
 def mean_absolute_error(actuals: Floats, points: Floats) -> float:
     """In data units; the median minimises it."""
-    return _mean(np.abs(actuals - points))
+    return observed_mean(np.abs(actuals - points))
 
 
 def mean_squared_error(actuals: Floats, points: Floats) -> float:
     """In squared data units; the mean minimises it."""
-    return _mean(np.square(actuals - points))
+    return observed_mean(np.square(actuals - points))
 
 
 def root_mean_squared_error(actuals: Floats, points: Floats) -> float:
@@ -134,12 +134,12 @@ def mean_absolute_percentage_error(actuals: Floats, points: Floats) -> float:
 
     It explodes near zero and favours forecasts that are too low: prefer MASE or ND.
     """
-    return _mean(_ratio(np.abs(actuals - points), np.abs(actuals)))
+    return observed_mean(_ratio(np.abs(actuals - points), np.abs(actuals)))
 
 
 def symmetric_mean_absolute_percentage_error(actuals: Floats, points: Floats) -> float:
     """sMAPE as a fraction of 0 to 2; points where actual and forecast are both zero do not count."""
-    return _mean(_ratio(2.0 * np.abs(actuals - points), np.abs(actuals) + np.abs(points)))
+    return observed_mean(_ratio(2.0 * np.abs(actuals - points), np.abs(actuals) + np.abs(points)))
 
 
 # --- Points on the scale of each history ---------------------------------------------------------
@@ -162,7 +162,7 @@ def mean_absolute_scaled_error(actuals: Floats, points: Floats, seasonal_errors:
 
     Windows whose seasonal error is zero or missing do not count.
     """
-    return _mean(_ratio(np.abs(actuals - points), seasonal_errors[:, None]))
+    return observed_mean(_ratio(np.abs(actuals - points), seasonal_errors[:, None]))
 
 
 def root_mean_squared_scaled_error(
@@ -175,7 +175,7 @@ def root_mean_squared_scaled_error(
     squares = np.square(actuals - points)
     counts = np.isfinite(squares).sum(axis=1)
     window_means = _ratio(np.nansum(squares, axis=1), counts)
-    return _mean(np.sqrt(_ratio(window_means, squared_seasonal_errors)))
+    return observed_mean(np.sqrt(_ratio(window_means, squared_seasonal_errors)))
 
 
 # --- Intervals and calibration -------------------------------------------------------------------
@@ -191,13 +191,15 @@ def mean_scaled_interval_score(
     """MSIS: width of the interval, plus 2 / `outside_share` times what actuals fall outside by,
     over the window's seasonal error (Gneiting and Raftery 2007; M4 competition)."""
     missed = np.maximum(low - actuals, 0.0) + np.maximum(actuals - high, 0.0)
-    return _mean(_ratio(high - low + 2.0 / outside_share * missed, seasonal_errors[:, None]))
+    return observed_mean(
+        _ratio(high - low + 2.0 / outside_share * missed, seasonal_errors[:, None])
+    )
 
 
 def interval_coverage(actuals: Floats, low: Floats, high: Floats) -> float:
     """Share of actuals that lie within their interval, ends included."""
     inside = ((actuals >= low) & (actuals <= high)).astype(np.float64)
-    return _mean(np.where(np.isfinite(actuals), inside, np.nan))
+    return observed_mean(np.where(np.isfinite(actuals), inside, np.nan))
 
 
 def probability_integral_transform(
@@ -224,8 +226,8 @@ def pit_histogram(transform: Floats, num_bins: int = 10) -> Floats:
     return _ratio(counts, counts.sum())
 
 
-def _mean(values: Floats) -> float:
-    """Of what is not NaN."""
+def observed_mean(values: Floats) -> float:
+    """Mean of what is not NaN; NaN where all is."""
     counted = values[np.isfinite(values)]
     return float(counted.mean()) if counted.size else float("nan")
 

@@ -21,6 +21,7 @@ from llamacast.evaluation.metrics import (
     mean_squared_error,
     mean_weighted_quantile_loss,
     normalised_deviation,
+    observed_mean,
     quantile_loss,
     root_mean_squared_error,
     root_mean_squared_scaled_error,
@@ -95,8 +96,8 @@ class Scores:
             "MSIS": mean_scaled_interval_score(actuals, at[0.025], at[0.975], errors),
             "coverage 80": interval_coverage(actuals, at[0.1], at[0.9]),
             "coverage 95": interval_coverage(actuals, at[0.025], at[0.975]),
-            "sample CRPS": _mean(answers.crps[chosen]),
-            "energy score": _mean(answers.energy[chosen]),
+            "sample CRPS": observed_mean(answers.crps[chosen]),
+            "energy score": observed_mean(answers.energy[chosen]),
         }
 
     def table(self) -> pd.DataFrame:
@@ -165,11 +166,6 @@ class Scores:
 
 def _counted(errors: npt.NDArray[np.str_]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return np.unique(errors, return_counts=True)
-
-
-def _mean(values: Floats) -> float:
-    counted = values[np.isfinite(values)]
-    return float(counted.mean()) if counted.size else float("nan")
 
 
 def _over(score: float, reference: float) -> float:

@@ -28,6 +28,17 @@ NUM_ROWS_SHOWN = 10
 EXTRAS = {"lightning_fabric": "train"}
 
 
+# What several commands ask for.
+IdColumn = Annotated[Optional[str], typer.Option(help="Column that names the series.")]
+TimeColumn = Annotated[Optional[str], typer.Option(help="Column of dates, or of whole numbers.")]
+TargetColumn = Annotated[Optional[str], typer.Option(help="Column of values to forecast.")]
+FrequencyName = Annotated[
+    Optional[str],
+    typer.Option(help="Step of the data: h, D, W-SUN, MS, 15min, ... [default: inferred]"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
 @app.command()
 def forecast(
     data: Annotated[Path, typer.Argument(help="A CSV or parquet file, long or wide.")],
@@ -47,17 +58,10 @@ def forecast(
     plot: Annotated[
         Optional[Path], typer.Option(help="Draw a fan chart here (.png, .svg, .pdf).")
     ] = None,
-    id_column: Annotated[Optional[str], typer.Option(help="Column that names the series.")] = None,
-    time_column: Annotated[
-        Optional[str], typer.Option(help="Column of dates, or of whole numbers.")
-    ] = None,
-    target_column: Annotated[
-        Optional[str], typer.Option(help="Column of values to forecast.")
-    ] = None,
-    frequency: Annotated[
-        Optional[str],
-        typer.Option(help="Step of the data: h, D, W-SUN, MS, 15min, ... [default: inferred]"),
-    ] = None,
+    id_column: IdColumn = None,
+    time_column: TimeColumn = None,
+    target_column: TargetColumn = None,
+    frequency: FrequencyName = None,
     num_samples: Annotated[int, typer.Option(help="Sample paths for each series.")] = 100,
     context_length: Annotated[
         Optional[int], typer.Option(help="Past steps to attend to. [default: the model's own]")
@@ -69,7 +73,7 @@ def forecast(
         bool, typer.Option("--integer", help="All values are whole numbers.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same forecast.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Forecast every series of a table: print the head, write all of it to a file, draw it.
 
@@ -136,17 +140,13 @@ def backtest(
         Optional[Path],
         typer.Option(help="Folder for report, tables, pictures; an earlier run in it goes on."),
     ] = None,
-    id_column: Annotated[Optional[str], typer.Option(help="Column that names the series.")] = None,
-    time_column: Annotated[
-        Optional[str], typer.Option(help="Column of dates, or of whole numbers.")
-    ] = None,
-    target_column: Annotated[Optional[str], typer.Option(help="Column of values.")] = None,
-    frequency: Annotated[
-        Optional[str], typer.Option(help="Step of the data. [default: inferred]")
-    ] = None,
+    id_column: IdColumn = None,
+    time_column: TimeColumn = None,
+    target_column: TargetColumn = None,
+    frequency: FrequencyName = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Sample paths for each window.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same scores.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Score models on the past: forecast the last windows of each series from what came before.
 
@@ -237,7 +237,7 @@ def pretrain(
         Optional[str],
         typer.Option(help="A packaged model, or the folder of one, to train further."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     threads: Annotated[
         Optional[int], typer.Option(help="CPU threads. [default: all cores]")
     ] = None,
@@ -292,7 +292,7 @@ def gift_eval(
     longest_history: Annotated[
         Optional[int], typer.Option(help="Steps handed over before each window. [default: all]")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Score models on GIFT-Eval as the benchmark does, beside published ones.
 
