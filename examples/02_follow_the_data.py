@@ -9,7 +9,7 @@ import llamacast
 from llamacast.data.frame import read_panel
 from llamacast.data.windows import last_windows
 from llamacast.forecast import Forecast
-from llamacast.model.tokens import gather_lags, make_tokens, token_calendar
+from llamacast.model.tokens import look_back, make_tokens, token_calendar
 from llamacast.model.transformer import CausalAttention, rotation
 from llamacast.sampling.engine import sample_paths
 from llamacast.sampling.streams import uniforms
@@ -55,9 +55,9 @@ with torch.no_grad():
     show(3, "scale", scaled=window.scaled, location=window.location, scale=window.scale)
 
     seen = token_calendar(calendar[:, : CONTEXT + 1], config)
-    lags = gather_lags(window.scaled, config.lags, CONTEXT)
+    lags = look_back(window.scaled, window.observed, config, CONTEXT)
     tokens = make_tokens(lags, window.statistics, seen, config)
-    show(4, "tokenise by lags", lags=lags, tokens=tokens)
+    show(4, "tokenise by lags", lags=lags.values, tokens=tokens)
 
     turn = rotation(torch.arange(CONTEXT), CONTEXT, config)
     hidden = model.hidden(tokens, turn, CausalAttention())

@@ -43,7 +43,7 @@ def naive_decode(
     for step in range(horizon):
         window = model.scale_window(values, observed)
         seen = calendar[:, : context_length + step + 1]
-        distribution = model(window.scaled, window, seen)
+        distribution = model(window, seen)
         assert isinstance(distribution, StudentT)
         df, loc, scale = (
             part[:, -1] for part in (distribution.df, distribution.loc, distribution.scale)

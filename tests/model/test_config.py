@@ -4,16 +4,32 @@ import dataclasses
 
 import pytest
 
-from llamacast.model.config import LAGS, LagLlamaConfig, lag_llama, official_lag_llama
+from llamacast.data.calendar import parse_frequency, season_length
+from llamacast.model.config import (
+    LAGS,
+    PAPER_LAGS,
+    LagLlamaConfig,
+    lag_llama,
+    official_lag_llama,
+    paper_lag_llama,
+)
 
 
 def test_lags_are_the_official_ones(golden):
-    assert list(LAGS) == golden("lags")["lag_indices"].tolist()
+    assert list(PAPER_LAGS) == golden("lags")["lag_indices"].tolist()
 
 
 def test_presets_are_of_official_size():
-    for config in (lag_llama(), official_lag_llama()):
+    for config in (paper_lag_llama(), official_lag_llama()):
         assert (config.width, config.num_features, config.max_lag) == (144, 92, 1092)
+    assert lag_llama().width == 144
+
+
+def test_our_lags_hold_the_papers_and_each_natural_season():
+    assert {*PAPER_LAGS} < {*LAGS}
+    # Lag 0 is one step before what is predicted.
+    names = ("5min", "10min", "15min", "30min", "min", "h", "D", "B", "W", "MS", "QS")
+    assert all(season_length(parse_frequency(name)) - 1 in LAGS for name in names)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +55,7 @@ def test_presets_are_of_official_size():
         ("input_limit", float("nan")),
         ("input_limit", -1.0),
         ("anchor", "current"),
+        ("lag_flags", 1),
     ],
 )
 def test_a_field_out_of_range_is_named(field, value):

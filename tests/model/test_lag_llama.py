@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llamacast.model.config import LagLlamaConfig, lag_llama, official_lag_llama
 from llamacast.model.lag_llama import LagLlama
 from llamacast.model.official import translate_official_weights
-from llamacast.model.tokens import gather_lags, make_tokens, token_calendar
+from llamacast.model.tokens import Lags, look_back, make_tokens, token_calendar
 from llamacast.model.transformer import rotation
 from tests.model.reference import TINY, naive_decode, official_model
 
@@ -41,8 +41,7 @@ def check_teacher_forced(model, fixture, expected, values, observed, calendar, h
     """Parameters, location, scale and loss of every position."""
     history_length = values.shape[1] - horizon
     window = model.scale_window(values[:, :history_length], observed[:, :history_length])
-    scaled = (values.masked_fill(~observed, 0.0) - window.location) / window.scale
-    distribution = model(scaled[:, :-1], window, calendar)
+    distribution = model(model.extend_window(window, values[:, :-1], observed[:, :-1]), calendar)
     for ours, theirs in (("df", "df"), ("loc", "dist_loc"), ("scale", "dist_scale")):
         torch.testing.assert_close(
             getattr(distribution, ours), fixture[expected + theirs], **TOLERANCE
@@ -86,7 +85,7 @@ def test_tokens_are_the_official_ones(golden):
     values, observed, calendar = whole_window(fixture)
     window = model.scale_window(values[:, :-5], observed[:, :-5])
     scaled = (values.masked_fill(~observed, 0.0) - window.location) / window.scale
-    lags = gather_lags(scaled[:, :-1], TINY.lags, 20)
+    lags = look_back(scaled[:, :-1], observed[:, :-1], TINY, 20)
     tokens = make_tokens(lags, window.statistics, token_calendar(calendar, TINY), TINY)
     torch.testing.assert_close(tokens, fixture["tf.transformer_input"], **TOLERANCE)
 
@@ -126,7 +125,8 @@ def test_official_cache_is_a_sliding_window(golden):
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=band)
 
     hidden = model.hidden(tokens, rotation(steps, 20, model.config), banded)
-    distribution = model.distribution(hidden, tokens[..., :84], torch.ones(3, 1))
+    seen = Lags(tokens[..., :84], torch.ones(3, 20, 84, dtype=torch.bool))
+    distribution = model.distribution(hidden, seen, torch.ones(3, 1))
     for ours, theirs in (("df", "df"), ("loc", "dist_loc"), ("scale", "dist_scale")):
         found = getattr(distribution, ours)[:, 15:]
         torch.testing.assert_close(found, fixture[f"banded.{theirs}"], **TOLERANCE)
@@ -187,7 +187,7 @@ def test_padded_series_with_missing_values_decode_as_in_the_official_code(golden
     )
     calendar = torch.cat([past, future], dim=1)[:, 1092:]
     window = model.scale_window(values, observed.bool())
-    lags = gather_lags(window.scaled, TINY.lags, 16)
+    lags = look_back(window.scaled, window.observed, TINY, 16)
     tokens = make_tokens(lags, window.statistics, calendar[:, :16], TINY)
     torch.testing.assert_close(tokens, fixture["decode.transformer_input_step0"], **TOLERANCE)
     steps = naive_decode(model, values, observed.bool(), calendar, horizon=5)
@@ -291,7 +291,7 @@ def small_model(config: LagLlamaConfig = SMALL) -> LagLlama:
 def window_of(num_series=3, context_length=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(
-        num_series, 1092 + context_length, generator=generator, dtype=torch.float64
+        num_series, SMALL.max_lag + context_length, generator=generator, dtype=torch.float64
     )
     observed = torch.rand(values.shape, generator=generator) > 0.1
     calendar = torch.rand(num_series, context_length + 1, 6, generator=generator) - 0.5
@@ -306,7 +306,7 @@ def test_a_change_of_unit_changes_nothing(factor):
     with torch.no_grad():
         plain = model.scale_window(values, observed)
         other = model.scale_window(values * factor, observed)
-        first, second = model(plain.scaled, plain, calendar), model(other.scaled, other, calendar)
+        first, second = model(plain, calendar), model(other, calendar)
     torch.testing.assert_close(second.loc, first.loc, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(second.scale, first.scale, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(other.scale, plain.scale * factor)
@@ -317,18 +317,19 @@ def test_values_under_the_mask_are_never_seen():
     values, observed, _ = window_of()
     poisoned = values.masked_fill(~observed, torch.nan)
     clean, other = model.scale_window(values, observed), model.scale_window(poisoned, observed)
-    for one, two in zip(clean.parts(), other.parts(), strict=True):
-        assert torch.equal(one, two)
+    for name, part in vars(clean).items():
+        assert torch.equal(part, getattr(other, name)), name
 
 
 def test_a_position_does_not_see_later_ones():
     model = small_model()
     values, observed, calendar = window_of()
     window = model.scale_window(values, observed)
-    changed = window.scaled.clone()
-    changed[:, -3:] += 10.0
+    scaled = window.scaled.clone()
+    scaled[:, -3:] += 10.0
+    changed = dataclasses.replace(window, scaled=scaled)
     with torch.no_grad():
-        one, two = model(window.scaled, window, calendar), model(changed, window, calendar)
+        one, two = model(window, calendar), model(changed, calendar)
     assert torch.equal(one.loc[:, :-3], two.loc[:, :-3])
     assert not torch.allclose(one.loc[:, -3:], two.loc[:, -3:])
 
@@ -338,10 +339,6 @@ def test_dropout_is_for_training_only():
     values, observed, calendar = window_of()
     window = model.scale_window(values, observed)
     with torch.no_grad():
-        assert torch.equal(
-            model(window.scaled, window, calendar).loc, model(window.scaled, window, calendar).loc
-        )
+        assert torch.equal(model(window, calendar).loc, model(window, calendar).loc)
         model.train()
-        assert not torch.equal(
-            model(window.scaled, window, calendar).loc, model(window.scaled, window, calendar).loc
-        )
+        assert not torch.equal(model(window, calendar).loc, model(window, calendar).loc)

@@ -45,7 +45,7 @@ def test_no_rotation_is_none():
 def test_the_transformer_is_causal():
     torch.manual_seed(0)
     transformer = Transformer(CONFIG)
-    tokens = torch.randn(2, 10, 92)
+    tokens = torch.randn(2, 10, CONFIG.num_features)
     turn = rotation(torch.arange(10), 10, CONFIG)
     with torch.no_grad():
         whole = transformer(tokens, turn, CausalAttention())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from llamacast.model.config import LagLlamaConfig, lag_llama, official_lag_llama
 from llamacast.model.lag_llama import LagLlama, ScaledWindow
@@ -46,7 +47,7 @@ def small_model(config: LagLlamaConfig) -> LagLlama:
 def window():
     """Values, observed, calendar of three series."""
     generator = torch.Generator().manual_seed(1)
-    shape = (3, 1092 + CONTEXT)
+    shape = (3, lag_llama().max_lag + CONTEXT)
     values = torch.rand(shape, generator=generator, dtype=torch.float64).mul(9).round() + 1
     observed = torch.rand(shape, generator=generator) > 0.1
     observed[2, :1000] = False
@@ -58,20 +59,22 @@ def naive_paths(model, values, observed, calendar, draws):
     """Every path on its own, everything computed again at every step; the scale frozen."""
     num_series, num_samples, horizon, _ = draws.shape
     history = model.scale_window(values, observed)
-    rows = ScaledWindow(
-        *(part.float().repeat_interleave(num_samples, dim=0) for part in history.parts())
-    )
+    parts = vars(history.to(torch.device("cpu"))).values()
+    rows = ScaledWindow(*(part.repeat_interleave(num_samples, dim=0) for part in parts))
     calendar = calendar.repeat_interleave(num_samples, dim=0)
     context_length = calendar.shape[1] - horizon
     draws = draws.flatten(0, 1)
-    scaled = rows.scaled
     for step in range(horizon):
         seen = calendar[:, : context_length + step + 1]
-        distribution = model(scaled, rows, seen, sequence_length=context_length + horizon - 1)
+        distribution = model(rows, seen, sequence_length=context_length + horizon - 1)
         every_position = draws[:, None, step].expand(-1, context_length + step, -1)
         drawn = distribution.sample(every_position)[:, -1:]
-        scaled = torch.cat([scaled, drawn], dim=1)
-    paths = scaled[:, -horizon:].unflatten(0, (num_series, num_samples)).double()
+        rows = dataclasses.replace(
+            rows,
+            scaled=torch.cat([rows.scaled, drawn], dim=1),
+            observed=functional.pad(rows.observed, (0, 1), value=True),
+        )
+    paths = rows.scaled[:, -horizon:].unflatten(0, (num_series, num_samples)).double()
     return paths * history.scale[:, None] + history.location[:, None]
 
 

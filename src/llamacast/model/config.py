@@ -24,7 +24,10 @@ def _expand_runs(runs: str) -> tuple[int, ...]:
     return tuple(lag for run in bounds for lag in range(run[0], run[-1] + 1))
 
 
-LAGS = _expand_runs(_LAG_RUNS)
+PAPER_LAGS = _expand_runs(_LAG_RUNS)
+# The paper's, the last 15 values (the union leaves out 2 to 7 steps before the next value, among them
+# the week of daily and the year of quarterly data), a day of 5 and of 1 minute.
+LAGS = tuple(sorted({*PAPER_LAGS, *_expand_runs("0-14 286-288 1438-1440")}))
 NUM_CALENDAR_FEATURES = 6
 LARGEST_SIZE = 4096
 
@@ -55,6 +58,8 @@ class LagLlamaConfig:
     """How a window is brought to unit size (see `scaling.py`)."""
     scale_floor: Literal["spread", "epsilon"] = "spread"
     """Robust scale when the quartiles coincide: another spread of the values, or 1e-10."""
+    lag_flags: bool = True
+    """Whether a token tells which of its lags were observed, and anchors in none that was not."""
     missing: Literal["carry", "zero"] = "carry"
     """A missing input is the last value seen (the location before any), or a raw 0."""
     statistics: Literal["relative", "absolute"] = "relative"
@@ -107,8 +112,9 @@ class LagLlamaConfig:
 
     @property
     def num_features(self) -> int:
-        """Width of a token: lags, two window statistics, calendar features."""
-        return len(self.lags) + 2 + self.num_calendar_features
+        """Width of a token: lags, their flags, two window statistics, calendar features."""
+        lags = len(self.lags) * (2 if self.lag_flags else 1)
+        return lags + 2 + self.num_calendar_features
 
     @property
     def num_calendar_features(self) -> int:
@@ -120,15 +126,22 @@ class LagLlamaConfig:
 
 
 def lag_llama() -> LagLlamaConfig:
-    """The packaged Lag-Llama: official size, inputs mended, anchored in its lags (2.46 M
+    """The packaged Lag-Llama: official size, inputs mended and flagged, anchored in its lags (2.48 M
     parameters)."""
     return LagLlamaConfig()
+
+
+def paper_lag_llama() -> LagLlamaConfig:
+    """Our network with the paper's inputs: its 84 lags, without flags."""
+    return LagLlamaConfig(lags=PAPER_LAGS, lag_flags=False)
 
 
 def official_lag_llama() -> LagLlamaConfig:
     """Exactly what the official implementation (commit 013ff0c) computes, faults included."""
     return LagLlamaConfig(
         context_length=32,
+        lags=PAPER_LAGS,
+        lag_flags=False,
         scale_floor="epsilon",
         missing="zero",
         statistics="absolute",
@@ -167,6 +180,8 @@ def _check_types(config: LagLlamaConfig) -> None:
             _require(whole and len(value) > 0, "lags", "must be a tuple of whole numbers")
         elif field.name == "input_limit" and value is None:
             continue
+        elif isinstance(field.default, bool):
+            _require(type(value) is bool, field.name, f"must be true or false; got {value!r}")
         elif isinstance(field.default, float):
             real = isinstance(value, (int, float)) and not isinstance(value, bool)
             finite = real and math.isfinite(value)

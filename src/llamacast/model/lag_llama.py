@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from llamacast.model.config import LagLlamaConfig
 from llamacast.model.heads import Distribution, make_head
 from llamacast.model.scaling import location_and_scale
 from llamacast.model.tokens import (
+    Lags,
     fill_missing,
-    gather_lags,
+    look_back,
     make_tokens,
     token_calendar,
     window_statistics,
@@ -30,12 +32,16 @@ class ScaledWindow:
     """A history in scaled units and what turns it back: value = scaled * scale + location."""
 
     scaled: Float[Tensor, "series history"]
+    observed: Bool[Tensor, "series history"]
     location: Float[Tensor, "series 1"]
     scale: Float[Tensor, "series 1"]
     statistics: Float[Tensor, "series 2"]
 
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.scaled, self.location, self.scale, self.statistics
+    def to(self, device: torch.device) -> ScaledWindow:
+        """The same in float32 on `device`."""
+        parts = (self.scaled, self.location, self.scale, self.statistics)
+        scaled, location, scale, statistics = (part.float().to(device) for part in parts)
+        return ScaledWindow(scaled, self.observed.to(device), location, scale, statistics)
 
     def to_scaled(self, values: Float[Tensor, "series time"]) -> Float[Tensor, "series time"]:
         """Values in data units, in scaled ones."""
@@ -69,39 +75,48 @@ class LagLlama(nn.Module):
         filled = fill_missing(values, observed, location, self.config)
         statistics = window_statistics(observed, location, scale, self.config)
         scaled = ((filled - location) / scale).float()
-        return ScaledWindow(scaled, location, scale, statistics.float())
+        return ScaledWindow(scaled, observed, location, scale, statistics.float())
+
+    def extend_window(
+        self,
+        window: ScaledWindow,
+        values: Float[Tensor, "series time"],
+        observed: Bool[Tensor, "series time"],
+    ) -> ScaledWindow:
+        """The history that `window` was made of and what came after it, at the history's scale."""
+        filled = fill_missing(values, observed, window.location, self.config)
+        scaled = window.to_scaled(filled).to(window.scaled)
+        return dataclasses.replace(window, scaled=scaled, observed=observed)
 
     def forward(
         self,
-        scaled: Float[Tensor, "series history"],
         window: ScaledWindow,
         calendar: Float[Tensor, "series step feature"],
         sequence_length: int | None = None,
     ) -> Distribution:
         """Distribution, in scaled units, of the value after each of the last `context` steps.
 
-        `scaled` holds at least `max(lags) + context` steps; it may go on beyond the history that
-        `window` was scaled by. `calendar` describes the context's steps and the one after them.
-        `sequence_length` is what dynamic rotary positions stretch to, if not the context.
+        The window holds at least `max(lags) + context` steps. `calendar` describes the context's
+        steps and the one after them. `sequence_length` is what dynamic rotary positions stretch
+        to, if not the context.
         """
         causal = CausalAttention(self.config.dropout if self.training else 0.0)
-        hidden, lags = self.encode(scaled, window, calendar, causal, sequence_length)
+        hidden, lags = self.encode(window, calendar, causal, sequence_length)
         return self.distribution(hidden, lags, window.scale)
 
     def encode(
         self,
-        scaled: Float[Tensor, "series history"],
         window: ScaledWindow,
         calendar: Float[Tensor, "series step feature"],
         attend: Attend,
         sequence_length: int | None = None,
-    ) -> tuple[Float[Tensor, "series context width"], Float[Tensor, "series context lag"]]:
+    ) -> tuple[Float[Tensor, "series context width"], Lags]:
         """What the network knows after each step of a context, and the lags it saw there."""
         aligned = token_calendar(calendar, self.config)
         context_length = aligned.shape[1]
-        lags = gather_lags(scaled, self.config.lags, context_length)
+        lags = look_back(window.scaled, window.observed, self.config, context_length)
         tokens = make_tokens(lags, window.statistics, aligned, self.config)
-        positions = torch.arange(context_length, device=scaled.device)
+        positions = torch.arange(context_length, device=tokens.device)
         turn = rotation(positions, sequence_length or context_length, self.config)
         return self.hidden(tokens, turn, attend), lags
 
@@ -116,15 +131,21 @@ class LagLlama(nn.Module):
     def distribution(
         self,
         hidden: Float[Tensor, "*batch width"],
-        lags: Float[Tensor, "*batch lag"],
+        lags: Lags,
         scale: Float[Tensor, "series 1"],
     ) -> Distribution:
         """What `hidden` says, in scaled units, of the value after a token of these lags."""
+        return self.head(hidden, self._anchor_in(lags, hidden), scale.to(hidden.dtype))
+
+    def _anchor_in(self, lags: Lags, hidden: Tensor) -> Float[Tensor, "*batch"]:
         if self.anchor is None:
-            anchor = torch.zeros_like(lags[..., 0])
-        else:
-            anchor = (self.anchor(hidden).softmax(dim=-1) * lags).sum(dim=-1)
-        return self.head(hidden, anchor, scale.to(hidden.dtype))
+            return torch.zeros_like(lags.values[..., 0])
+        logits = self.anchor(hidden)
+        if self.config.lag_flags:
+            # The current value may have been carried here; it is there in any case.
+            current = torch.arange(len(self.config.lags), device=logits.device) == 0
+            logits = logits.masked_fill(~(lags.observed | current), -math.inf)
+        return (logits.softmax(dim=-1) * lags.values).sum(dim=-1)
 
     def loss(
         self,
@@ -143,10 +164,10 @@ class LagLlama(nn.Module):
         """
         num_tokens = calendar.shape[1] - 1
         window = self.scale_window(values[:, :history_length], observed[:, :history_length])
-        filled = fill_missing(values, observed, window.location, self.config)
-        scaled = window.to_scaled(filled).to(window.scaled.dtype)
-        distribution = self(scaled[:, :-1], window, calendar)
-        targets = scaled[:, -num_tokens:]
+        known = self.extend_window(window, values[:, :-1], observed[:, :-1])
+        targets = window.to_scaled(values[:, -num_tokens:]).to(known.scaled)
+        targets = targets.masked_fill(~observed[:, -num_tokens:], 0.0)
+        distribution = self(known, calendar)
         targets = targets if noise is None else targets + noise
         return distribution.loss(targets), observed[:, -num_tokens:]
 

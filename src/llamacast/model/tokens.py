@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from llamacast.model.config import LagLlamaConfig
@@ -38,11 +39,19 @@ def limit(scaled: Float[Tensor, "..."], config: LagLlamaConfig) -> Float[Tensor,
     return scaled.clamp(-bound, bound) + scaled.sign() * excess.log1p()
 
 
+@dataclass(frozen=True)
+class Lags:
+    """What tokens see of the past, in scaled units, and which of it was observed."""
+
+    values: Float[Tensor, "*batch lag"]
+    observed: Bool[Tensor, "*batch lag"]
+
+
 def gather_lags(
-    values: Float[Tensor, "series history"],
+    values: Shaped[Tensor, "series history"],
     lags: Sequence[int],
     context_length: int,
-) -> Float[Tensor, "series context lag"]:
+) -> Shaped[Tensor, "series context lag"]:
     """Look `lags` steps back from each of the last `context_length` steps.
 
     The history must begin at least `max(lags)` steps before the context does.
@@ -82,15 +91,29 @@ def token_calendar(
     return calendar[:, 1:] if config.calendar == "next" else calendar[:, :-1]
 
 
+def look_back(
+    scaled: Float[Tensor, "series history"],
+    observed: Bool[Tensor, "series history"],
+    config: LagLlamaConfig,
+    context_length: int,
+) -> Lags:
+    """The lags of each of the last `context_length` steps, `(series, context, lag)`."""
+    return Lags(
+        gather_lags(scaled, config.lags, context_length),
+        gather_lags(observed, config.lags, context_length),
+    )
+
+
 def make_tokens(
-    lags: Float[Tensor, "series context lag"],
+    lags: Lags,
     statistics: Float[Tensor, "series 2"],
     calendar: Float[Tensor, "series context calendar"],
     config: LagLlamaConfig,
 ) -> Float[Tensor, "series context feature"]:
-    """Join what a token holds: lags ascending, the two statistics, the calendar.
+    """Join what a token holds: lags ascending, their flags if any, two statistics, the calendar.
 
-    The order is that of arXiv 2310.08278, section 4.1.
+    The order is that of arXiv 2310.08278, section 4.1, which has no flags.
     """
-    repeated = statistics[:, None].expand(-1, lags.shape[1], -1)
-    return torch.cat([limit(lags, config), repeated, calendar], dim=2)
+    repeated = statistics[:, None].expand(-1, calendar.shape[1], -1)
+    flags = [lags.observed.to(calendar.dtype)] if config.lag_flags else []
+    return torch.cat([limit(lags.values, config), *flags, repeated, calendar], dim=2)

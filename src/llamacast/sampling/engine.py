@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from llamacast.model.heads import Distribution
 from llamacast.model.lag_llama import LagLlama, ScaledWindow
-from llamacast.model.tokens import gather_lags, make_tokens, token_calendar
+from llamacast.model.tokens import Lags, gather_lags, make_tokens, token_calendar
 from llamacast.model.transformer import rotation
 from llamacast.sampling.cache import (
     PrefixCache,
@@ -98,26 +99,34 @@ def sample_paths(
     horizon = uniforms.shape[2]
     context_length = calendar.shape[1] - horizon
     history = model.scale_window(values, observed)
-    window = ScaledWindow(*(part.float().to(device) for part in history.parts()))
+    window = history.to(device)
     calendar, uniforms = calendar.to(device), uniforms.to(device)
     settle = _settle(history, clamp)
 
     prefix = PrefixCache()
     distribution = prefill(model, window, calendar[:, : context_length + 1], horizon, prefix)
-    lookback = window.scaled[:, -(model.config.max_lag + 1) :]
-    paths = replicate(lookback, uniforms.shape[1], horizon)
+    lookback = model.config.max_lag + 1
+    paths = replicate(window.scaled[:, -lookback:], uniforms.shape[1], horizon)
+    # What is drawn counts as observed.
+    seen = functional.pad(window.observed[:, -lookback:], (0, horizon), value=True)
     samples = SampleCache(prefix, uniforms.shape[1], horizon - 1) if horizon > 1 else None
-    start = lookback.shape[1]
     for step in range(horizon):
         if samples is not None and step > 0:
-            known = paths[:, :, : start + step]
+            known, known_seen = paths[:, :, : lookback + step], seen[:, : lookback + step]
             around = calendar[:, context_length + step - 1 : context_length + step + 1]
             position = context_length + step - 1
             distribution = decode_step(
-                model, window, known, around, position, context_length + horizon - 1, samples
+                model,
+                window,
+                known,
+                known_seen,
+                around,
+                position,
+                context_length + horizon - 1,
+                samples,
             )
-        paths[:, :, start + step] = settle(distribution.sample(uniforms[:, :, step]))
-    drawn = paths[:, :, start:].cpu().double()
+        paths[:, :, lookback + step] = settle(distribution.sample(uniforms[:, :, step]))
+    drawn = paths[:, :, lookback:].cpu().double()
     plain = history.to_values(drawn.flatten(1)).view_as(drawn)
     plain = plain if clamp is None else clamp(plain)  # scaled units had rounded it
     return plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
@@ -132,8 +141,9 @@ def prefill(
 ) -> Distribution:
     """Run each context once; the distribution of the first future value, `(series, 1)`."""
     sequence_length = calendar.shape[1] - 1 + horizon - 1
-    hidden, lags = model.encode(window.scaled, window, calendar, prefix, sequence_length)
-    return model.distribution(hidden[:, -1:], lags[:, -1:], window.scale)
+    hidden, lags = model.encode(window, calendar, prefix, sequence_length)
+    last = Lags(lags.values[:, -1:], lags.observed[:, -1:])
+    return model.distribution(hidden[:, -1:], last, window.scale)
 
 
 def replicate(
@@ -149,6 +159,7 @@ def decode_step(
     model: LagLlama,
     window: ScaledWindow,
     known: Float[Tensor, "series sample time"],
+    seen: Bool[Tensor, "series time"],
     calendar: Float[Tensor, "series 2 feature"],
     position: int,
     sequence_length: int,
@@ -156,12 +167,18 @@ def decode_step(
 ) -> Distribution:
     """Feed the last value of each path; the distribution of its next one, `(series, sample)`.
 
+    `seen` tells which values of a series were observed or drawn, the same for all of its paths.
     `calendar` describes the last known step and the one after it.
     """
     shape = known.shape[:2]
     num_samples = shape[1]
     aligned = token_calendar(calendar, model.config)
-    lags = gather_lags(known.flatten(0, 1), model.config.lags, context_length=1)
+    lags = Lags(
+        gather_lags(known.flatten(0, 1), model.config.lags, context_length=1),
+        gather_lags(seen, model.config.lags, context_length=1).repeat_interleave(
+            num_samples, dim=0
+        ),
+    )
     tokens = make_tokens(
         lags,
         window.statistics.repeat_interleave(num_samples, dim=0),
@@ -171,7 +188,8 @@ def decode_step(
     turn = rotation(torch.tensor([position], device=known.device), sequence_length, model.config)
     samples.advance()
     hidden = model.hidden(tokens.unflatten(0, shape), turn, samples)
-    return model.distribution(hidden.squeeze(2), lags.unflatten(0, shape).squeeze(2), window.scale)
+    lags = Lags(lags.values.view(*shape, -1), lags.observed.view(*shape, -1))
+    return model.distribution(hidden.squeeze(2), lags, window.scale)
 
 
 def _settle(history: ScaledWindow, clamp: Clamp | None) -> Clamp:
