@@ -23,6 +23,7 @@ FLOORS: dict[str, set[str]] = {
     "training": {"forecast", "data", "data.calendar", "model", "sampling"},
     "forecaster": {"forecast", "data", "data.calendar", "model", "sampling", "training"},
     "interfaces": {"forecast", "data", "data.calendar", "evaluation", "training", "forecaster"},
+    "__main__": {"interfaces"},
     "__init__": {"forecast", "forecaster", "evaluation"},
 }
 
@@ -40,6 +41,7 @@ STRANGERS: dict[str, set[str]] = {
 # Each extra is imported in one file only.
 ONE_PLACE_ONLY = {
     "lightning_fabric": {"training.loop", "training.pretrain"},
+    "tensorboardX": set(),
     "typer": {"interfaces.cli"},
     "statsforecast": {"evaluation.statistical"},
     "joblib": {"evaluation.statistical"},

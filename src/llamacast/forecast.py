@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -40,6 +40,8 @@ class TrainingRecord:
     """Names of the data sets that they were pretrained on."""
     until: str = ""
     """ISO time stamp of the last step that they were fine-tuned on; empty if they were not."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Licences of data sets, by name, as far as they are known."""
 
 
 @runtime_checkable

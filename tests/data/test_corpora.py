@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamacast.data.corpora import read_corpus
+from llamacast.data.corpora import HoldOut, Mixture, paper_mixture, read_corpus
 from llamacast.forecast import DataError
 
 
@@ -19,15 +19,23 @@ def table(names, length=20, **columns):
     ).assign(**columns)
 
 
+def names(count):
+    return [f"s{n}" for n in range(count)]
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
 def test_each_file_is_a_data_set(tmp_path):
     table(["x", "y"]).to_parquet(tmp_path / "b.parquet")
     table(["z"], 50).to_parquet(tmp_path / "a.parquet")
     corpus = read_corpus(tmp_path)
     assert list(corpus.datasets) == ["a", "b"]
-    assert corpus.num_series == 3
-    assert [len(corpus.series(n)) for n in range(3)] == [50, 20, 20]
+    assert list(corpus.ids) == ["z", "x", "y"]
+    assert corpus.lengths.tolist() == [50, 20, 20]
     np.testing.assert_array_equal(corpus.series(2), np.arange(20.0) + 1)
     assert corpus.dataset_bounds.tolist() == [0, 1, 3]
+    assert corpus.dataset_of.tolist() == [0, 1, 1]
 
 
 def test_a_column_parts_one_file_into_data_sets(tmp_path):
@@ -37,23 +45,46 @@ def test_a_column_parts_one_file_into_data_sets(tmp_path):
     np.testing.assert_array_equal(corpus.series(0), np.arange(20.0) + 1)
 
 
-def test_small_data_sets_are_drawn_more_often_than_their_size(tmp_path):
-    table(["x"], 10_000).to_parquet(tmp_path / "large.parquet")
-    table(["y"], 100).to_parquet(tmp_path / "small.parquet")
-    weights = read_corpus(tmp_path).dataset_weights
-    assert weights.sum() == pytest.approx(1.0)
-    assert 0.01 < weights[1] < weights[0]
+def test_csv_and_arrow_stand_beside_parquet(tmp_path):
+    table(["x"]).to_parquet(tmp_path / "first.parquet")
+    stamps = pd.date_range("2024-01-01", periods=30, freq="D")
+    frame = pd.DataFrame({"unique_id": "a", "ds": stamps, "y": np.arange(30.0)})
+    frame.drop(index=4).to_csv(tmp_path / "second.csv", index=False)
+    table(["y"]).to_feather(tmp_path / "third.arrow", compression="uncompressed")
+    corpus = read_corpus(tmp_path)
+    assert list(corpus.datasets) == ["first", "second", "third"]
+    assert [frequency.name for frequency in corpus.frequencies] == ["h", "D", "h"]
+    expected = np.arange(30.0)
+    expected[4] = np.nan
+    np.testing.assert_array_equal(corpus.series(1), expected)
+    assert corpus.starts[1] == np.datetime64("2024-01-01")
+
+
+def test_data_sets_may_be_left_out(tmp_path):
+    for name in ("a", "b"):
+        table(["x"]).to_parquet(tmp_path / f"{name}.parquet")
+    assert read_corpus(tmp_path, without=["a"]).datasets == ["b"]
+    with pytest.raises(DataError, match="'c' to leave out"):
+        read_corpus(tmp_path, without=["c"])
+    with pytest.raises(DataError, match="no data set is left"):
+        read_corpus(tmp_path, without=["a", "b"])
+
+
+def test_two_data_sets_of_one_name_are_refused(tmp_path):
+    table(["x"]).to_parquet(tmp_path / "a.parquet")
+    table(["x"], dataset="a").to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="two data sets are called 'a'"):
+        read_corpus(tmp_path)
 
 
 def test_bad_corpora_are_refused_by_name(tmp_path):
-    with pytest.raises(DataError, match="no parquet file"):
+    with pytest.raises(DataError, match="holds no parquet"):
         read_corpus(tmp_path)
-    table(["x"]).drop(columns="freq").to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet.*'freq'"):
-        read_corpus(tmp_path)
+    with pytest.raises(DataError, match="no such file"):
+        read_corpus(tmp_path / "nothing")
     for column, wrong in (("target", 3.0), ("freq", None), ("start", "soon")):
         table(["x"]).assign(**{column: wrong}).to_parquet(tmp_path / "a.parquet")
-        with pytest.raises(DataError, match=rf"a\.parquet.*'{column}'"):
+        with pytest.raises(DataError, match=r"a\.parquet"):
             read_corpus(tmp_path)
     table(["x"]).iloc[:0].to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet.*no rows"):
@@ -61,3 +92,103 @@ def test_bad_corpora_are_refused_by_name(tmp_path):
     (tmp_path / "a.parquet").write_text("junk")
     with pytest.raises(DataError, match=r"a\.parquet"):
         read_corpus(tmp_path)
+
+
+# --- Parts and joins -----------------------------------------------------------------------------
+
+
+def test_a_corpus_is_its_parts_joined(tmp_path):
+    table(names(4), dataset=["a", "a", "b", "b"]).to_parquet(tmp_path / "x.parquet")
+    whole = read_corpus(tmp_path)
+    first = np.array([True, True, False, False])
+    joined = whole.select(first).join(whole.select(~first))
+    for name, part in vars(whole).items():
+        np.testing.assert_array_equal(part, getattr(joined, name))
+
+
+# --- What is held back ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_sets(tmp_path):
+    table(names(400)).to_parquet(tmp_path / "many.parquet")
+    table(["x"], 1000).to_parquet(tmp_path / "one.parquet")
+    return read_corpus(tmp_path)
+
+
+def test_series_are_held_back_whole_or_by_their_tails(two_sets):
+    kept = two_sets.train_lengths(HoldOut(share=0.25))
+    assert set(kept[:400]) == {0, 20}
+    assert (kept[:400] == 0).mean() == pytest.approx(0.25, abs=0.07)
+    assert kept[400] == 900
+
+
+def test_a_series_name_decides_not_its_place(two_sets, tmp_path):
+    kept = two_sets.train_lengths(HoldOut(share=0.25))[:400]
+    held = {name for name, length in zip(two_sets.ids, kept, strict=False) if length == 0}
+    table(names(400)[::-1][:300]).to_parquet(tmp_path / "many.parquet")
+    again = read_corpus(tmp_path / "many.parquet")
+    kept = again.train_lengths(HoldOut(share=0.25))
+    assert {n for n, length in zip(again.ids, kept, strict=True) if not length} == held & {
+        *again.ids
+    }
+
+
+def test_a_larger_share_holds_back_the_same_series_and_more(two_sets):
+    small, large = (two_sets.train_lengths(HoldOut(share=share)) for share in (0.1, 0.3))
+    assert (large <= small).all()
+    assert (large[:400] == 0).sum() > (small[:400] == 0).sum()
+    nothing = two_sets.train_lengths(HoldOut(share=0.3, shares={"many": 0.0, "one": 0.0}))
+    np.testing.assert_array_equal(nothing, two_sets.lengths)
+
+
+# --- How often each is drawn ---------------------------------------------------------------------
+
+
+def shares(corpus, mixture, window_length=1):
+    chances = corpus.probabilities(mixture, corpus.lengths, window_length)
+    assert chances.sum() == pytest.approx(1.0)
+    return np.add.reduceat(chances, corpus.dataset_bounds[:-1])
+
+
+def test_exponents_lie_between_even_and_proportional(two_sets):
+    # 400 series of 20 points beside one of 1,000.
+    assert shares(two_sets, Mixture(0.0)).tolist() == pytest.approx([0.5, 0.5])
+    assert shares(two_sets, Mixture(1.0))[0] == pytest.approx(8 / 9)
+    assert 0.5 < shares(two_sets, Mixture())[0] < 8 / 9
+    assert shares(two_sets, paper_mixture())[0] == pytest.approx(400 / 401)
+
+
+def test_weights_favour_and_leave_out(two_sets):
+    assert shares(two_sets, Mixture(0.0, weights={"one": 3.0}))[1] == pytest.approx(0.75)
+    assert shares(two_sets, Mixture(weights={"one": 0.0}))[1] == 0.0
+    with pytest.raises(DataError, match="'none'"):
+        shares(two_sets, Mixture(weights={"none": 1.0}))
+    with pytest.raises(ValueError, match="'one'"):
+        Mixture(weights={"one": -1.0})
+
+
+def test_short_series_are_left_to_short_windows(two_sets):
+    short, long = (shares(two_sets, Mixture(0.0), length)[0] for length in (20, 200))
+    assert short == pytest.approx(0.5)
+    assert long == pytest.approx(0.1 / 1.1)
+
+
+def test_constants_and_scraps_are_never_drawn(tmp_path):
+    frame = table(names(3), 50)
+    frame["target"] = [np.arange(50.0), np.full(50, 3.0), np.arange(5.0)]
+    frame.to_parquet(tmp_path / "a.parquet")
+    corpus = read_corpus(tmp_path)
+    assert corpus.probabilities(Mixture(), corpus.lengths, 10).tolist() == [1.0, 0.0, 0.0]
+    frame.iloc[1:].to_parquet(tmp_path / "a.parquet")
+    corpus = read_corpus(tmp_path)
+    with pytest.raises(DataError, match="no series of 8 steps or more that moves"):
+        corpus.probabilities(Mixture(), corpus.lengths, 10)
+
+
+def test_missing_values_neither_move_nor_hide_movement(tmp_path):
+    frame = table(names(3), 10)
+    gap = np.full(10, np.nan)
+    frame["target"] = [gap, np.r_[gap[:8], 1.0, 2.0], np.r_[gap[:8], 1.0, 1.0]]
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert read_corpus(tmp_path).moves.tolist() == [False, True, False]

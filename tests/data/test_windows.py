@@ -4,14 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llamacast.data.calendar import calendar_features, parse_frequency
-from llamacast.data.corpora import read_corpus
 from llamacast.data.frame import read_panel
 from llamacast.data.windows import (
     WindowShape,
+    draw_windows,
     last_windows,
     pad_left,
-    random_windows,
     rolling_origins,
 )
 from llamacast.forecast import DataError
@@ -49,95 +47,40 @@ def test_padding_is_on_the_left_and_unobserved(length):
     assert not np.isnan(values).any()
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    """Values that tell their own position: 1000 * series + step."""
-    rows = [(f"s{n}", 30 + 20 * n, "h" if n % 2 else "MS") for n in range(40)]
-    frame = pd.DataFrame(
-        {
-            "item_id": [name for name, _, _ in rows],
-            "start": pd.Timestamp("2020-01-01"),
-            "freq": [freq for _, _, freq in rows],
-            "target": [
-                (1000 * n + np.arange(length)).astype(np.float32)
-                for n, (_, length, _) in enumerate(rows)
-            ],
-        }
-    )
-    frame.to_parquet(tmp_path / "counting.parquet")
-    return read_corpus(tmp_path)
-
-
 SHAPE = WindowShape(history=60, horizon=8, num_steps=20)
 
 
-def test_random_windows_are_pieces_of_series_with_their_calendar(corpus):
-    windows = random_windows(corpus, np.random.default_rng(0), 200, SHAPE)
-    assert windows.values.shape == windows.observed.shape == (200, 68)
-    assert windows.calendar.shape == (200, 20, 6)
-    for values, observed, calendar in zip(
-        windows.values, windows.observed, windows.calendar, strict=True
-    ):
-        seen = np.abs(values[observed])
-        assert observed[58:61].all()  # two values before the origin, one after
-        np.testing.assert_array_equal(np.diff(seen), 1.0)
-        np.testing.assert_array_equal(np.diff(np.flatnonzero(observed)), 1)
-        if not calendar.any():
-            continue  # shown without a calendar
-        series, origin = divmod(int(np.abs(values[60])), 1000)
-        stamps = pd.date_range("2020-01-01", periods=origin + 8, freq="h" if series % 2 else "MS")
-        frequency = parse_frequency("h" if series % 2 else "MS")
-        expected = calendar_features(stamps.to_numpy().astype("datetime64[ns]")[-20:], frequency)
-        first = max(0, int(observed.argmax()) - 48)
-        end = int(np.flatnonzero(observed)[-1]) + 1 - 48
-        expected = np.pad(expected, ((20 - len(expected), 0), (0, 0)))
-        np.testing.assert_allclose(calendar[first:end], expected[first:end])
-        assert not calendar[:first].any()
-        assert not calendar[end:].any()  # after the series' end
-
-
-def test_series_shorter_than_a_window_are_drawn_too(corpus):
-    shape = WindowShape(history=60, horizon=500, num_steps=520)
-    windows = random_windows(corpus, np.random.default_rng(0), 300, shape)
-    drawn = set(np.abs(windows.values[:, 60]) // 1000)
-    assert len(drawn) == 38  # every series but the two held out
-
-
-def test_yearly_series_go_on_for_longer_than_stamps_can_tell(tmp_path):
-    series = np.random.default_rng(0).normal(size=40).astype(np.float32)
-    frame = pd.DataFrame(
-        {"item_id": ["a"], "start": pd.Timestamp("1991-01-01"), "freq": "YS", "target": [series]}
-    )
-    frame.to_parquet(tmp_path / "years.parquet")
-    shape = WindowShape(history=60, horizon=400, num_steps=420)
-    windows = random_windows(
-        read_corpus(tmp_path / "years.parquet"), np.random.default_rng(0), 20, shape
-    )
-    assert windows.calendar.any()
-
-
-def test_a_corpus_of_constants_is_refused(tmp_path):
-    frame = pd.DataFrame(
-        {"item_id": ["a"], "start": pd.Timestamp("2020-01-01"), "freq": "h", "target": [[1.0] * 50]}
-    )
-    frame.to_parquet(tmp_path / "constant.parquet")
-    with pytest.raises(DataError, match="move"):
-        random_windows(read_corpus(tmp_path), np.random.default_rng(0), 1, SHAPE)
-
-
-def test_held_out_series_are_never_trained_on(corpus):
+def draw(num_windows=500, begins=(0, 0, 50), ends=(30, 200, 100), chances=(0.25, 0.25, 0.5)):
     rng = np.random.default_rng(0)
-    held = random_windows(corpus, rng, 50, SHAPE, held_out=True)
-    trained = random_windows(corpus, rng, 500, SHAPE)
-    numbers = [set(np.abs(w.values[:, 60]) // 1000) for w in (held, trained)]
-    assert numbers[0] <= {19.0, 39.0}
-    assert not numbers[0] & numbers[1]
+    bounds = np.array(begins), np.array(ends)
+    return draw_windows(rng, np.array(chances), *bounds, num_windows, SHAPE), *bounds
 
 
-def test_same_seed_same_windows(corpus):
-    one, two = (random_windows(corpus, np.random.default_rng(7), 10, SHAPE) for _ in range(2))
-    np.testing.assert_array_equal(one.values, two.values)
-    np.testing.assert_array_equal(one.calendar, two.calendar)
+def test_origins_lie_where_they_may():
+    draws, begins, ends = draw(2000)
+    assert len(draws) == 2000
+    assert (draws.origins >= np.maximum(begins[draws.series], 4)).all()
+    assert (draws.origins < ends[draws.series]).all()
+    assert set(draws.origins[draws.series == 0]) == set(range(4, 30))
+
+
+def test_histories_are_cut_short_now_and_then_but_hold_four_steps():
+    draws, _, _ = draw(2000)
+    whole = np.maximum(draws.origins - SHAPE.history, 0)
+    assert ((draws.firsts >= whole) & (draws.firsts <= draws.origins - 4)).all()
+    assert 0.05 < (draws.firsts > whole).mean() < 0.2
+
+
+def test_series_are_drawn_by_their_chances():
+    draws, _, _ = draw(4000, chances=(0.1, 0.0, 0.9))
+    counts = np.bincount(draws.series, minlength=3)
+    assert counts[1] == 0
+    assert counts[0] / 4000 == pytest.approx(0.1, abs=0.02)
+
+
+def test_same_seed_same_draws():
+    for one, two in zip(*(vars(draw()[0]).values() for _ in range(2)), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 # --- Rolling origins -----------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_convert(run, golden_path, tmp_path):
     assert not (tmp_path / "bad").exists()
 
 
-def test_pretrain_trains_stops_and_goes_on(run, tmp_path):
+def test_pretrain_trains_stops_and_goes_on(run, table, tmp_path):
     rng = np.random.default_rng(0)
     pd.DataFrame(
         {
@@ -104,14 +104,39 @@ def test_pretrain_trains_stops_and_goes_on(run, tmp_path):
             "target": [rng.normal(size=120).astype(np.float32) for _ in range(20)],
         }
     ).to_parquet(tmp_path / "corpus.parquet")
-    common = ("--tokens-per-batch", 64, "--output", tmp_path / "run", "--device", "cpu")
-    assert run("pretrain", tmp_path / "corpus.parquet", *common, "--steps", 2).exit_code == 0
-    result = run("pretrain", tmp_path / "corpus.parquet", *common, "--steps", 3)
+    (tmp_path / "recipe.toml").write_text(
+        """
+        data = "corpus.parquet"
+        windows = {tokens_per_batch = 64, lengths = [32], length_weights = [1]}
+        loop = {steps = 2, log_every = 1}
+        model = {num_layers = 1, num_heads = 1, head_width = 4, feedforward_width = 8}
+        """
+    )
+    common = ("pretrain", tmp_path / "recipe.toml", "--output", tmp_path / "run", "--device", "cpu")
+    assert run(*common).exit_code == 0
+    result = run(*common, "--steps", 3)
     assert result.exit_code == 0, result.output
     assert "step 3" in result.output
+    assert "step 2 " not in result.output
     assert (tmp_path / "run" / "loss.png").exists()
-    assert run("pretrain", tmp_path / "corpus.parquet", *common).exit_code == 2
-    assert run("pretrain", tmp_path / "nothing", *common, "--steps", 1).exit_code == 2
+    forecast = run(
+        "forecast", table, "--horizon", 2, *COLUMNS, "--model", tmp_path / "run" / "model"
+    )
+    assert forecast.exit_code == 0, forecast.output
+
+
+def test_pretrain_refuses_in_one_line(run, tmp_path):
+    (tmp_path / "recipe.toml").write_text("seed = 1")
+    for arguments, told in (
+        ((tmp_path / "recipe.toml",), "names no data"),
+        ((tmp_path / "nothing",), "nothing"),
+        ((tmp_path / "nothing.toml",), "nothing.toml"),
+        ((tmp_path / "recipe.toml", "--minutes", 0), "--minutes"),
+    ):
+        result = run("pretrain", *arguments, "--output", tmp_path / "run")
+        assert result.exit_code == 2
+        assert told in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_backtest_prints_scores_and_leaves_a_report_and_goes_on(run, table, tmp_path):

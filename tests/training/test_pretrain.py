@@ -1,25 +1,47 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
 
-from llamacast.data.corpora import read_corpus
+from llamacast.data.corpora import HoldOut, read_corpus
 from llamacast.forecast import TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import lag_llama
 from llamacast.training.loop import LoopConfig
-from llamacast.training.pretrain import NextValue, PretrainConfig, make_batch, plot_losses, pretrain
+from llamacast.training.pretrain import (
+    Batches,
+    NextValue,
+    PretrainConfig,
+    SyntheticConfig,
+    WindowConfig,
+    plot_losses,
+    pretrain,
+    take,
+)
 
 SMALL = dataclasses.replace(
-    lag_llama(), num_layers=1, num_heads=2, head_width=8, feedforward_width=32
+    lag_llama(), num_layers=1, num_heads=2, head_width=4, feedforward_width=16, lags=(0, 1, 23)
 )
-BATCHES = PretrainConfig(
-    tokens_per_batch=256, lengths=(16, 32), length_weights=(1.0, 1.0), num_validation_batches=1
-)
+WINDOWS = WindowConfig(tokens_per_batch=256, lengths=(16, 32), length_weights=(1.0, 1.0))
+CPU = torch.device("cpu")
+
+
+def config(steps=1, **changes):
+    loop = {"learning_rate": 3e-3, "log_every": 10, "save_every": 30, "warmup_steps": 5}
+    loop |= {"average_steps": 10}
+    changes = {"hold_out": HoldOut(0.1), **changes}
+    return PretrainConfig(
+        windows=WINDOWS, model=SMALL, loop=LoopConfig(steps=steps, **loop), **changes
+    )
 
 
 @pytest.fixture
@@ -38,57 +60,159 @@ def corpus(tmp_path):
     return read_corpus(tmp_path / "waves.parquet")
 
 
-def test_a_batch_is_named_by_its_key(corpus):
-    one, two = (make_batch(corpus, SMALL, BATCHES, (0, 3)) for _ in range(2))
+def test_a_batch_is_told_by_its_step(corpus):
+    one, two = (Batches(corpus, config(), CPU).at(3) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    other = make_batch(corpus, SMALL, BATCHES, (0, 4))
+    other = Batches(corpus, config(), CPU).at(4)
     assert other["values"].shape != one["values"].shape or not torch.equal(
         other["values"], one["values"]
     )
 
 
 def test_a_batch_fits_the_network(corpus):
-    batch = make_batch(corpus, SMALL, BATCHES, (0, 0))
+    batch = Batches(corpus, config(), CPU).at(0)
     num_tokens = batch["calendar"].shape[1] - 1
     assert batch["values"].shape[1] == SMALL.max_lag + num_tokens + 1
     assert batch["values"].shape[0] * num_tokens == 256
     assert 1 <= batch["values"].shape[1] - int(batch["history_length"]) <= num_tokens // 2
+    assert 0 < batch["count"] == batch["counts"].sum() <= 256
+
+
+def test_processes_and_parts_share_a_batch(corpus):
+    batches = Batches(corpus, config(), CPU)
+    whole = batches.at(5)
+    parts = [part for rank in range(3) for part in batches.shared(5, rank, 3, 2)]
+    assert sum(part["count"] for part in parts) == whole["count"]
+    shared = torch.cat([part["values"] for part in parts])
+    assert sorted(map(tuple, shared.tolist())) == sorted(map(tuple, whole["values"].tolist()))
 
 
 def test_pretraining_lowers_the_loss_and_leaves_a_loadable_model(corpus, tmp_path):
     rows = []
-    loop = LoopConfig(steps=60, learning_rate=3e-3, log_every=10, save_every=30)
-    progress = pretrain(corpus, tmp_path / "run", loop, BATCHES, SMALL, report=rows.append)
+    plan = config(60)
+    plan = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, validate_every=30))
+    progress = pretrain(corpus, tmp_path / "run", plan, report=rows.append)
     assert progress.step == 60
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.2
+    scores = [row["validation_crps"] for row in rows if row["validation_crps"] != ""]
+    assert len(scores) == 2
+    assert scores[1] < scores[0]
+    assert rows[-1]["tokens_per_second"] > 0
+    assert rows[-1]["minutes_left"] == 0
     loaded = checkpoint.load(tmp_path / "run" / "model")
     assert loaded.config == SMALL
-    with torch.no_grad():
-        held_out = make_batch(corpus, SMALL, BATCHES, (0, 0, 2**31), held_out=True)
-        assert NextValue(loaded)(held_out) == pytest.approx(rows[-1]["validation_loss"], abs=1e-3)
     plot_losses(tmp_path / "run")
     assert (tmp_path / "run" / "loss.png").stat().st_size > 5000
 
 
 def test_missing_steps_do_not_count(corpus):
     """The loss of a window is the same whatever stands where nothing was observed."""
-    batch = make_batch(corpus, SMALL, BATCHES, (0, 1))
+    batch = Batches(corpus, config(), CPU).at(1)
     network = NextValue(checkpoint.LagLlama(SMALL)).eval()
-    batch["observed"] = batch["observed"] & (torch.rand(batch["observed"].shape) > 0.2)
+    gone = torch.rand(batch["observed"].shape) < 0.2
+    batch["observed"] = batch["observed"] & ~gone
+    batch["counts"] = batch["counts"] & batch["observed"][:, -batch["counts"].shape[1] :]
     poisoned = dict(batch, values=batch["values"].masked_fill(~batch["observed"], 1e6))
     with torch.no_grad():
         assert network(batch) == network(poisoned)
 
 
+def test_the_loss_of_a_batch_is_the_sum_over_its_windows(corpus):
+    batch = Batches(corpus, config(), CPU).at(1)
+    network = NextValue(checkpoint.LagLlama(SMALL)).eval()
+    with torch.no_grad():
+        alone = [network(take(batch, torch.tensor([n]))) for n in range(len(batch["values"]))]
+        torch.testing.assert_close(torch.stack(alone).sum(), network(batch), rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_held_back_is_never_trained_on(corpus):
+    marked = dataclasses.replace(corpus, values=corpus.values.copy())
+    plan = config()
+    held = np.flatnonzero(marked.train_lengths(plan.hold_out) == 0)
+    assert len(held) > 0
+    for number in held:
+        marked.series(number)[:] = np.arange(400) * 1e6
+    batches = Batches(marked, plan, CPU)
+    assert max(float(batches.at(step)["values"].max()) for step in range(50)) < 100
+
+
+def test_synthetic_series_join_in_their_share(corpus):
+    plan = config(synthetic=SyntheticConfig(share=0.3, num_series=60))
+    batches = Batches(corpus, plan, CPU)
+    made = batches._chances[16][corpus.num_series :]
+    assert made.sum() == pytest.approx(0.3)
+    again = Batches(corpus, plan, CPU)
+    assert all(torch.equal(batches.at(7)[name], part) for name, part in again.at(7).items())
+
+
 def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
-    loop = LoopConfig(steps=30, learning_rate=3e-3, save_every=30)
-    pretrain(corpus, tmp_path / "first", loop, BATCHES, SMALL)
+    pretrain(corpus, tmp_path / "first", config(30))
     first = tmp_path / "first" / "model"
     checkpoint.save_training(TrainingRecord(("older",)), first)
-    still = LoopConfig(steps=1, learning_rate=1e-12, save_every=1)
-    pretrain(corpus, tmp_path / "second", still, BATCHES, start_from=first)
+    still = config(1)
+    still = dataclasses.replace(still, loop=LoopConfig(steps=1, learning_rate=1e-12))
+    notes = {"waves": "CC0", "elsewhere": "MIT"}
+    pretrain(corpus, tmp_path / "second", still, start_from=first, licences=notes)
     second = tmp_path / "second" / "model"
     for name, weight in checkpoint.load(first).state_dict().items():
         torch.testing.assert_close(checkpoint.load(second).state_dict()[name], weight)
     # What the first had seen, the second has seen too.
-    assert checkpoint.load_training(second).datasets == ("older", "waves")
+    assert checkpoint.load_training(second) == TrainingRecord(
+        ("older", "waves"), licences={"waves": "CC0"}
+    )
+
+
+RECIPE = """
+data = "waves.parquet"
+[windows]
+tokens_per_batch = 512
+lengths = [32]
+length_weights = [1]
+[loop]
+steps = 4
+log_every = 1
+accumulate = {accumulate}
+[model]
+num_layers = 2
+num_heads = 2
+head_width = 8
+feedforward_width = 32
+lags = [0, 1, 23]
+"""
+
+
+def run_processes(tmp_path, name, num_processes, accumulate=1):
+    """`llamacast pretrain` as a user would start it; the losses it tells."""
+    recipe = tmp_path / f"{name}.toml"
+    recipe.write_text(RECIPE.format(accumulate=accumulate))
+    starter = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_processes}"]
+    starter += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    ours = ["llamacast", "pretrain", recipe, "--output", tmp_path / name]
+    found = subprocess.run(
+        [*starter, "-m", *map(str, ours), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode == 0, found.stderr
+    with (tmp_path / name / "log.csv").open(newline="") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    return losses, checkpoint.load(tmp_path / name / "model")
+
+
+def test_two_processes_are_one_on_the_same_batch(corpus, tmp_path):
+    losses, alone = run_processes(tmp_path, "alone", 1)
+    shared_losses, shared = run_processes(tmp_path, "shared", 2, accumulate=3)
+    assert len(losses) == 4
+    assert shared_losses == pytest.approx(losses, abs=2e-4)
+    for name, weight in alone.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_the_network_may_be_compiled(corpus, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append(self))
+    plan = config(1)
+    plan = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, compile=True))
+    pretrain(corpus, tmp_path, plan, fabric=Fabric(accelerator="cpu", devices=1))
+    assert len(compiled) == 1

@@ -36,6 +36,17 @@ class StoredSeries:
     values: Sequence[Values]
     """Views into the mapped file where it holds 32-bit numbers."""
     axes: Sequence[TimeAxis]
+    datasets: Sequence[str] = ()
+    """The data set of each series, where the file has such a column."""
+
+    def by_dataset(self) -> list[tuple[str, list[int]]]:
+        """Each data set with the numbers of its series; one without a name where there are none."""
+        if not self.datasets:
+            return [("", list(range(len(self))))]
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(self.datasets):
+            rows.setdefault(name, []).append(row)
+        return list(rows.items())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,8 +67,8 @@ def read_series(path: Path) -> StoredSeries:
 
     Columns: `item_id`, `start` (time stamp of the first value), `freq` (pandas name, old or new;
     GluonTS' own files may name it once, in their metadata) and `target`, a list of numbers or, for
-    several variates, a list of such lists. Others are ignored. Each variate becomes a series of its
-    own, named "item_dim0", "item_dim1", ... as GIFT-Eval does.
+    several variates, a list of such lists; perhaps `dataset`. Others are ignored. Each variate
+    becomes a series of its own, named "item_dim0", "item_dim1", ... as GIFT-Eval does.
 
     Raises:
         DataError: names the file that is missing, damaged or of another layout.
@@ -65,16 +76,20 @@ def read_series(path: Path) -> StoredSeries:
     ids: list[str] = []
     values: list[Values] = []
     axes: list[TimeAxis] = []
+    datasets: list[str] = []
     for file in _files(path):
         table = _read_table(file)
         _check(file, table)
-        for name, axis, variates in zip(_ids(table), _axes(table), _targets(table), strict=True):
+        sets = _texts(table, "dataset") if "dataset" in table.column_names else []
+        rows = (_texts(table, "item_id"), _axes(table), _targets(table))
+        for number, (name, axis, variates) in enumerate(zip(*rows, strict=True)):
             several = len(variates) > 1
-            ids += [f"{name}_dim{number}" if several else name for number in range(len(variates))]
+            ids += [f"{name}_dim{one}" if several else name for one in range(len(variates))]
             values += variates
             axes += [axis] * len(variates)
+            datasets += sets[number : number + 1] * len(variates)
     _refuse_infinite(path, ids, values)
-    return StoredSeries(ids, values, axes)
+    return StoredSeries(ids, values, axes, datasets)
 
 
 def read_panels(path: Path) -> dict[str, Panel]:
@@ -195,8 +210,8 @@ def _refuse_infinite(path: Path, ids: Sequence[str], values: Sequence[Values]) -
             )
 
 
-def _ids(table: pa.Table) -> list[str]:
-    return [str(name) for name in table.column("item_id").to_pylist()]
+def _texts(table: pa.Table, column: str) -> list[str]:
+    return [str(name) for name in table.column(column).to_pylist()]
 
 
 def _named_once(table: pa.Table) -> str | None:

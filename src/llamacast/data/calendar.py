@@ -230,25 +230,35 @@ def calendar_features(stamps: Stamps, frequency: Frequency) -> npt.NDArray[np.fl
     of the month, day of the year. As GluonTS reads them from a period: steps longer than a day
     tell their last day, steps of a day or more the hour 0, hours the minute 0.
     """
-    day = _last_day(stamps.astype("datetime64[D]"), frequency)
-    seconds = (stamps - stamps.astype("datetime64[D]")).astype("timedelta64[s]").astype(np.int64)
-    floor = {"min": 60, "h": 3600}.get(frequency.unit, 1 if frequency.is_clock else 86400)
+    days = stamps.astype("datetime64[D]")
+    seconds = (stamps - days).astype("timedelta64[s]").astype(np.int64)
+    floor = clock_floor(frequency)
     seconds = seconds // floor * floor
-    month = day.astype("datetime64[M]")
+    clock = (seconds % 60 / 59, seconds // 60 % 60 / 59, seconds // 3600 / 23)
+    of_day = day_features(last_days(days, frequency))
+    return np.concatenate([(np.stack(clock, axis=-1) - 0.5).astype(np.float32), of_day], axis=-1)
+
+
+def day_features(days: Stamps) -> npt.NDArray[np.float32]:
+    """The last three of the six features, those of a day, shape `(day, 3)`."""
+    days = days.astype("datetime64[D]")
+    month = days.astype("datetime64[M]")
     fields = (
-        (seconds % 60, 59),
-        (seconds // 60 % 60, 59),
-        (seconds // 3600, 23),
-        ((day.astype(np.int64) + 3) % 7, 6),  # 1970-01-01 was a Thursday
-        ((day - month.astype("datetime64[D]")).astype(np.int64), 30),
-        ((day - day.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64), 365),
+        ((days.astype(np.int64) + 3) % 7, 6),  # 1970-01-01 was a Thursday
+        ((days - month.astype("datetime64[D]")).astype(np.int64), 30),
+        ((days - days.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64), 365),
     )
     return np.stack([field / largest - 0.5 for field, largest in fields], axis=-1).astype(
         np.float32
     )
 
 
-def _last_day(day: Stamps, frequency: Frequency) -> Stamps:
+def clock_floor(frequency: Frequency) -> int:
+    """Seconds to whose multiples the time of day is rounded down before features are read."""
+    return {"min": 60, "h": 3600}.get(frequency.unit, 1 if frequency.is_clock else 86400)
+
+
+def last_days(day: Stamps, frequency: Frequency) -> Stamps:
     """Last day of the week, month, quarter or year that each day lies in."""
     if frequency.unit == "W":
         return day + (frequency.anchor - (day.astype(np.int64) + 3)) % 7

@@ -1,27 +1,74 @@
-"""Folders of parquet files as one corpus in memory, and how often each data set is drawn from."""
+"""Many series as one corpus in memory: read, held back, and how often each is drawn from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from llamacast.data.calendar import Frequency, parse_frequency
+from llamacast.data.arrow import SUFFIXES as ARROW_SUFFIXES
+from llamacast.data.arrow import StoredSeries, holds_series, is_arrow_folder, read_series
+from llamacast.data.calendar import Frequency
+from llamacast.data.frame import read_panel
 from llamacast.forecast import DataError
 
-COLUMNS = ("item_id", "start", "freq", "target")
+SHORTEST_SERIES = 8
+"""Steps below which nothing is learnt from a series."""
 
-# Between drawing data sets evenly (0) and in proportion to their points (1): small sets of rare
-# frequencies count, and are not learnt by heart.
-SIZE_EXPONENT = 0.35
-HOLD_OUT_EVERY = 20
+SUFFIXES = (*ARROW_SUFFIXES, ".parquet", ".pq", ".csv", ".gz")
+
+# Data sets with fewer series hold back the last steps of each instead of whole series.
+FEWEST_SERIES_TO_HOLD_BACK = 20
+TAIL_SHARE = 0.1
+LONGEST_TAIL = 2048
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How often data sets are drawn: in proportion to `points**a * series**b * weight`.
+
+    Within a data set, series are drawn evenly, but for those too short to fill a window.
+    """
+
+    points_exponent: float = 0.35
+    """Between drawing data sets evenly (0) and in proportion to their points (1): small sets of
+    rare frequencies count, and are not learnt by heart."""
+    series_exponent: float = 0.0
+    """With 1 and no exponent of points, every series is drawn as often: the paper's stratification."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Factors for data sets by name; 0 leaves one out."""
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            if not 0.0 <= weight < np.inf:
+                raise ValueError(f"weights: that of {name!r} must be 0 or more; got {weight!r}")
+
+
+def paper_mixture() -> Mixture:
+    """Every series alike (arXiv 2310.08278, section 4.3)."""
+    return Mixture(points_exponent=0.0, series_exponent=1.0)
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """What is kept from training: a share of the series of each data set, told by their names."""
+
+    share: float = 0.05
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Other shares for data sets by name."""
+
+    def __post_init__(self) -> None:
+        for share in (self.share, *self.shares.values()):
+            if not 0.0 <= share < 1.0:
+                raise ValueError(f"shares held out must be in [0, 1); got {share!r}")
+
+    def of(self, dataset: str) -> float:
+        return self.shares.get(dataset, self.share)
 
 
 @dataclass(frozen=True)
@@ -35,6 +82,8 @@ class Corpus:
     starts: npt.NDArray[np.datetime64]
     frequencies: Sequence[Frequency]
     """One for each series."""
+    ids: Sequence[str]
+    """Names of series, unique within a data set."""
     datasets: Sequence[str]
     """Names of the data sets."""
     dataset_bounds: npt.NDArray[np.int64]
@@ -42,124 +91,216 @@ class Corpus:
 
     @property
     def num_series(self) -> int:
-        return len(self.starts)
+        return len(self.ids)
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.bounds)
+
+    @cached_property
+    def dataset_of(self) -> npt.NDArray[np.int64]:
+        """Number of the data set of each series."""
+        return np.repeat(np.arange(len(self.datasets)), np.diff(self.dataset_bounds))
+
+    @cached_property
+    def moves(self) -> npt.NDArray[np.bool_]:
+        """Whether each series has two values that differ."""
+        # `reduceat` wants a member in every slice; an empty series borrows the next one's first.
+        begins = np.minimum(self.bounds[:-1], len(self.values) - 1)
+        with np.errstate(invalid="ignore"):
+            lowest = np.fmin.reduceat(self.values, begins)
+            highest = np.fmax.reduceat(self.values, begins)
+        return (highest > lowest) & (self.lengths > 0)
 
     def series(self, index: int) -> npt.NDArray[np.float32]:
         return self.values[self.bounds[index] : self.bounds[index + 1]]
 
-    @cached_property
-    def dataset_weights(self) -> npt.NDArray[np.float64]:
-        """Probability of drawing from each data set: its points to the power `SIZE_EXPONENT`."""
-        points = np.diff(self.bounds[self.dataset_bounds]).astype(np.float64)
-        weights = points**SIZE_EXPONENT
-        return weights / weights.sum()
+    def train_lengths(self, hold_out: HoldOut) -> npt.NDArray[np.int64]:
+        """First steps of each series that may be trained on; 0 where it is held back whole.
 
-    @property
-    def holds_out(self) -> bool:
-        """Whether any data set has series enough to keep some for validation."""
-        return bool(np.diff(self.dataset_bounds).max() >= HOLD_OUT_EVERY)
-
-    def draw_series(self, rng: np.random.Generator, held_out: bool = False) -> int:
-        """Draw a data set by its weight, then one of its series evenly.
-
-        The last of every 20 series of a data set is kept for validation: drawn if `held_out`,
-        else never. Data sets of fewer series have none to hold out.
+        Of data sets of at least 20 series, the series are held back whose name, hashed with the
+        data set's, falls below the share: the same ones in every file and order. Of others, the last
+        tenth of each series (at most 2,048 steps) is, if any share is to be.
         """
-        assert self.holds_out or not held_out, "nothing is held out"
-        while True:
-            dataset = rng.choice(len(self.datasets), p=self.dataset_weights)
-            first, end = self.dataset_bounds[dataset : dataset + 2]
-            index = int(rng.integers(first, end))
-            if ((index - first) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1) == held_out:
-                return index
+        kept = self.lengths.copy()
+        for number, name in enumerate(self.datasets):
+            part = slice(*self.dataset_bounds[number : number + 2])
+            share = hold_out.of(name)
+            if part.stop - part.start >= FEWEST_SERIES_TO_HOLD_BACK:
+                places = np.array([_place(name, series) for series in self.ids[part]])
+                kept[part][places < share] = 0
+            elif share > 0:
+                tails = np.minimum(TAIL_SHARE * kept[part], LONGEST_TAIL).astype(np.int64)
+                kept[part] -= tails
+        return kept
+
+    def probabilities(
+        self, mixture: Mixture, lengths: npt.NDArray[np.int64], window_length: int
+    ) -> npt.NDArray[np.float64]:
+        """Probability of drawing each series, where `lengths` of each may be drawn from.
+
+        A series that would fill a share of a window only is drawn that much more seldom, so that
+        little of a batch is padding; batches of short windows are there for it.
+
+        Raises:
+            DataError: if nothing is left to draw, or a weight is of a data set that is not there.
+        """
+        unknown = mixture.weights.keys() - set(self.datasets)
+        if unknown:
+            raise DataError(f"weights: there is no data set {sorted(unknown)[0]!r} in the corpus")
+        usable = np.where((lengths >= SHORTEST_SERIES) & self.moves, lengths, 0)
+        points = np.add.reduceat(usable, self.dataset_bounds[:-1]).astype(np.float64)
+        counts = np.add.reduceat(usable > 0, self.dataset_bounds[:-1]).astype(np.float64)
+        factors = np.array([mixture.weights.get(name, 1.0) for name in self.datasets])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = points**mixture.points_exponent * counts**mixture.series_exponent / counts
+        shares = np.where(counts > 0, shares * factors, 0.0)
+        fills = np.minimum(usable / window_length, 1.0)
+        chances = shares[self.dataset_of] * fills
+        if not chances.sum() > 0:
+            raise DataError(
+                f"the corpus has no series of {SHORTEST_SERIES} steps or more that moves: nothing to "
+                "learn from"
+            )
+        return chances / chances.sum()
+
+    def select(self, chosen: npt.NDArray[np.bool_]) -> Corpus:
+        """The corpus of some of its series; data sets without any are gone."""
+        parts = [
+            DataSet(
+                name,
+                [self.ids[n] for n in rows],
+                [self.series(n) for n in rows],
+                self.starts[rows],
+                [self.frequencies[n] for n in rows],
+            )
+            for number, name in enumerate(self.datasets)
+            if (rows := np.flatnonzero(chosen & (self.dataset_of == number)).tolist())
+        ]
+        return join(parts)
+
+    def join(self, other: Corpus) -> Corpus:
+        """This corpus and then another."""
+        return Corpus(
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.bounds, self.bounds[-1] + other.bounds[1:]]),
+            np.concatenate([self.starts, other.starts]),
+            [*self.frequencies, *other.frequencies],
+            [*self.ids, *other.ids],
+            [*self.datasets, *other.datasets],
+            np.concatenate([self.dataset_bounds, self.num_series + other.dataset_bounds[1:]]),
+        )
 
 
-def read_corpus(path: Path) -> Corpus:
-    """Read a parquet file, or every `*.parquet` of a folder, as one corpus.
+def _place(dataset: str, series: str) -> float:
+    """A number in [0, 1) that belongs to a name."""
+    digest = hashlib.blake2b(f"{dataset}/{series}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
 
-    A file has a row for each series: `item_id`, `start` (time stamp of the first value), `freq`
-    (pandas name), `target` (list of numbers). A column `dataset` parts a file into data sets;
-    without it each file is one.
 
-    Raises:
-        DataError: if there is no file, a column is missing, or a frequency is not known.
-    """
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
-        raise DataError(f"{path}: no parquet file of series there")
-    parts = [part for file in files for part in _read_file(file)]
-    names = [name for name, _ in parts]
-    tables = [table for _, table in parts]
-    lengths = np.concatenate([_lengths(table) for table in tables])
+@dataclass(frozen=True)
+class DataSet:
+    """Series that belong together, under one name."""
+
+    name: str
+    ids: Sequence[str]
+    values: Sequence[npt.NDArray[np.float32]]
+    starts: npt.NDArray[np.datetime64]
+    frequencies: Sequence[Frequency]
+
+
+def join(datasets: Iterable[DataSet]) -> Corpus:
+    """The corpus of some data sets."""
+    parts = list(datasets)
+    lengths = np.array([len(values) for part in parts for values in part.values], dtype=np.int64)
     return Corpus(
-        values=np.concatenate([_flat_values(table) for table in tables]),
+        values=np.concatenate([values for part in parts for values in part.values]),
         bounds=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        starts=np.concatenate([_starts(table) for table in tables]),
-        frequencies=_parse_all([name for t in tables for name in t.column("freq").to_pylist()]),
-        datasets=names,
-        dataset_bounds=np.cumsum([0] + [table.num_rows for table in tables]),
+        starts=np.concatenate([part.starts for part in parts]).astype("datetime64[ns]"),
+        frequencies=[frequency for part in parts for frequency in part.frequencies],
+        ids=[name for part in parts for name in part.ids],
+        datasets=[part.name for part in parts],
+        dataset_bounds=np.cumsum([0] + [len(part.ids) for part in parts]),
     )
 
 
-def _read_file(file: Path) -> list[tuple[str, pa.Table]]:
+def read_corpus(path: Path, without: Sequence[str] = ()) -> Corpus:
+    """Read a folder of data sets, or one data set, as one corpus.
+
+    A data set is a parquet, Arrow or CSV file, or an Arrow folder (Hugging Face `save_to_disk`,
+    GluonTS), named as the file or folder is. Parquet and Arrow hold a series in each row: `item_id`,
+    `start` (time stamp of the first value), `freq` (pandas name), `target` (list of numbers);
+    a column `dataset` parts a file into data sets. Other tables hold a value in each row and are
+    read as forecasts' input is, dates needed.
+
+    Args:
+        without: names of data sets to leave out, such as those that will be tested on.
+
+    Raises:
+        DataError: if there is nothing, a file is not of these kinds, or a name of `without` is not
+            there; the message names it.
+    """
+    found = [part for one in _sources(path) for part in _read(one)]
+    missing = set(without) - {part.name for part in found}
+    if missing:
+        raise DataError(f"{path}: there is no data set {sorted(missing)[0]!r} to leave out")
+    found = [part for part in found if part.name not in without]
+    names = [part.name for part in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two data sets are called {twice!r}; rename one")
+    if not found:
+        raise DataError(f"{path}: no data set is left")
+    return join(sorted(found, key=lambda part: part.name))
+
+
+def _sources(path: Path) -> list[Path]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder of series")
+    if not path.is_dir():
+        return [path]
+    found = [
+        one
+        for one in sorted(path.iterdir())
+        if one.suffix in SUFFIXES or (one.is_dir() and is_arrow_folder(one))
+    ]
+    if is_arrow_folder(path) and all(one.suffix in ARROW_SUFFIXES for one in found):
+        return [path]  # the shards of one data set
+    if not found:
+        raise DataError(f"{path}: holds no parquet, Arrow or CSV file of series")
+    return found
+
+
+def _read(path: Path) -> list[DataSet]:
+    name = path.name.split(".")[0]
+    if holds_series(path):
+        stored = read_series(path)
+        return [_stored_part(label or name, stored, rows) for label, rows in stored.by_dataset()]
     try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: cannot be read as parquet ({error})") from error
-    for column in COLUMNS:
-        if column not in table.column_names:
-            raise DataError(f"{file}: has no column {column!r}; it needs {', '.join(COLUMNS)}")
-    _check_columns(file, table)
-    if "dataset" not in table.column_names:
-        return [(file.stem, table)]
-    column = table.column("dataset")
-    names = sorted(set(column.to_pylist()))
-    return [(name, table.filter(pc.equal(column, name))) for name in names]
+        panel = read_panel(path)
+    except DataError as error:
+        told = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise DataError(told) from error
+    undated = [axis for axis in panel.axes if axis.frequency is None]
+    if undated:
+        raise DataError(f"{path}: a corpus needs dates, and this table counts steps")
+    return [
+        DataSet(
+            name,
+            [str(one) for one in panel.ids],
+            [values.astype(np.float32) for values in panel.values],
+            np.array([axis.start for axis in panel.axes]),
+            [axis.frequency for axis in panel.axes if axis.frequency],
+        )
+    ]
 
 
-def _check_columns(file: Path, table: pa.Table) -> None:
-    kinds = {
-        "start": (pa.types.is_timestamp, "time stamps"),
-        "freq": (_is_text, "names of frequencies"),
-        "target": (_is_number_list, "lists of numbers"),
-    }
-    if table.num_rows == 0:
-        raise DataError(f"{file}: has no rows")
-    for name, (fits, wanted) in kinds.items():
-        column = table.column(name)
-        if not fits(column.type):
-            raise DataError(f"{file}: column {name!r} must hold {wanted}; it holds {column.type}")
-        if column.null_count:
-            raise DataError(f"{file}: column {name!r} is empty in {column.null_count} rows")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _is_number_list(kind: pa.DataType) -> bool:
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return False
-    return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
-
-
-def _target(table: pa.Table) -> pa.Array:
-    column = table.column("target").combine_chunks()
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _lengths(table: pa.Table) -> npt.NDArray[np.int64]:
-    return np.asarray(_target(table).value_lengths(), dtype=np.int64)
-
-
-def _flat_values(table: pa.Table) -> npt.NDArray[np.float32]:
-    return _target(table).flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-
-
-def _starts(table: pa.Table) -> npt.NDArray[np.datetime64]:
-    return table.column("start").to_numpy().astype("datetime64[ns]")
-
-
-def _parse_all(names: Sequence[str]) -> list[Frequency]:
-    known = {name: parse_frequency(name) for name in set(names)}
-    return [known[name] for name in names]
+def _stored_part(name: str, stored: StoredSeries, rows: Sequence[int]) -> DataSet:
+    axes = [stored.axes[row] for row in rows]
+    return DataSet(
+        name,
+        [stored.ids[row] for row in rows],
+        [stored.values[row] for row in rows],
+        np.array([axis.start for axis in axes]),
+        [axis.frequency for axis in axes if axis.frequency],
+    )

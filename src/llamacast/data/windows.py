@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacast.data.calendar import NUM_FEATURES, Frequency, calendar_features, stamps_from
-from llamacast.data.corpora import Corpus
+from llamacast.data.calendar import NUM_FEATURES
 from llamacast.data.panel import Panel
 from llamacast.forecast import DataError
 
-SHORTEST_HISTORY = 2
-MOST_MISSES = 10_000
+SHORTEST_HISTORY = 4
 # Shares of training windows that are altered, so that the network meets what users bring.
 SHARE_CUT_SHORT = 0.15
 SHARE_WITHOUT_CALENDAR = 0.1
-SHARE_FLIPPED = 0.1
 
 
 @dataclass(frozen=True)
@@ -161,17 +158,6 @@ def rolling_origins(panel: Panel, horizon: int, num_windows: int, step: int) -> 
     return Origins(panel, np.array(series), np.array(cuts), horizon)
 
 
-def calendar_window(
-    start: np.datetime64, frequency: Frequency, first: int, count: int
-) -> npt.NDArray[np.float32]:
-    """Calendar features of steps `first ... first + count - 1` of a series."""
-    return calendar_features(stamps_from(start, frequency, first, count), frequency)
-
-
-Window = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
-"""Values, observed and calendar of one series."""
-
-
 @dataclass(frozen=True)
 class WindowShape:
     """Lengths, in steps, of the windows that a network learns from."""
@@ -184,62 +170,46 @@ class WindowShape:
     """Last steps of the whole for which the calendar is told."""
 
 
-def random_windows(
-    corpus: Corpus,
+@dataclass(frozen=True)
+class Draws:
+    """Where training windows lie: numbers of series and of steps in them, each `(window,)`."""
+
+    series: npt.NDArray[np.int64]
+    origins: npt.NDArray[np.int64]
+    """First step of each horizon."""
+    firsts: npt.NDArray[np.int64]
+    """First step that is shown of each history, which may be cut short."""
+    with_calendar: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def part(self, rows: slice) -> Draws:
+        return Draws(
+            self.series[rows], self.origins[rows], self.firsts[rows], self.with_calendar[rows]
+        )
+
+
+def draw_windows(
     rng: np.random.Generator,
+    chances: npt.NDArray[np.float64],
+    begins: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
     num_windows: int,
     shape: WindowShape,
-    held_out: bool = False,
-) -> Windows:
-    """Draw windows around random forecast origins, each with a history that moves.
+) -> Draws:
+    """Draw series by their `chances`, and forecast origins evenly between `begins` and `ends` of each.
 
-    Series are drawn as `Corpus.draw_series` says. What lies before a series' start or after its end
-    is not observed.
-
-    Raises:
-        DataError: if hardly any series has such a history.
+    An origin has at least 4 steps before it. Some histories are cut short and some windows come
+    without a calendar, as users' series do.
     """
-    drawn: list[Window] = []
-    misses = 0
-    while len(drawn) < num_windows:
-        window = _random_window(corpus, rng, shape, held_out)
-        misses = 0 if window else misses + 1
-        if window:
-            drawn.append(window)
-        if misses > MOST_MISSES:
-            raise DataError("the corpus has too few series that move to learn from")
-    values, observed, calendar = (np.stack(part) for part in zip(*drawn, strict=True))
-    return Windows(values, observed, calendar)
-
-
-def _random_window(
-    corpus: Corpus, rng: np.random.Generator, shape: WindowShape, held_out: bool
-) -> Window | None:
-    index = corpus.draw_series(rng, held_out)
-    series = corpus.series(index)
-    if len(series) <= SHORTEST_HISTORY:
-        return None
-    origin = int(rng.integers(SHORTEST_HISTORY, len(series)))
-    first = max(0, origin - shape.history)
-    if rng.random() < SHARE_CUT_SHORT:
-        first = int(rng.integers(first, origin - SHORTEST_HISTORY + 1))
-    values, observed = pad_left(series[first:origin], shape.history)
-    history = values[observed]
-    if len(history) < SHORTEST_HISTORY or history.min() == history.max():
-        return None
-    # Padding a reversed future on its left pads the future on its right.
-    future, seen = pad_left(series[origin : origin + shape.horizon][::-1], shape.horizon)
-    values, observed = np.r_[values, future[::-1]], np.r_[observed, seen[::-1]]
-    if rng.random() < SHARE_FLIPPED:
-        values = -values
-    calendar = np.zeros((shape.num_steps, NUM_FEATURES), dtype=np.float32)
-    if rng.random() >= SHARE_WITHOUT_CALENDAR:
-        start, frequency = corpus.starts[index], corpus.frequencies[index]
-        # Nothing is asked after the series' end, and years may go on beyond what stamps can tell.
-        end = min(origin + shape.horizon, len(series))
-        place = shape.num_steps - (origin + shape.horizon - end)
-        num_known = min(place, end - first)
-        if num_known > 0:
-            told = calendar_window(start, frequency, end - num_known, num_known)
-            calendar[place - num_known : place] = told
-    return values, observed, calendar
+    series = rng.choice(len(chances), num_windows, p=chances)
+    lowest = np.maximum(begins[series], SHORTEST_HISTORY)
+    spread = np.maximum(ends[series] - lowest, 1)
+    origins = lowest + (rng.random(num_windows) * spread).astype(np.int64)
+    firsts = np.maximum(origins - shape.history, 0)
+    room = origins - SHORTEST_HISTORY - firsts
+    cut = rng.random(num_windows) < SHARE_CUT_SHORT
+    firsts += np.where(cut, rng.random(num_windows) * (room + 1), 0).astype(np.int64)
+    with_calendar = rng.random(num_windows) >= SHARE_WITHOUT_CALENDAR
+    return Draws(series, origins, firsts, with_calendar)

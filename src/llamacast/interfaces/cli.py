@@ -222,51 +222,60 @@ def convert(
 
 @app.command()
 def pretrain(
-    data: Annotated[Path, typer.Argument(help="A parquet file of series, or a folder of them.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe (.toml), or just a folder or file of series.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the run; an earlier run in it goes on.")],
-    minutes: Annotated[
-        Optional[float], typer.Option(help="Training time, over all sittings.")
+    data: Annotated[
+        Optional[Path], typer.Option(help="Series to train on, in place of the recipe's.")
     ] = None,
     steps: Annotated[
-        Optional[int], typer.Option(help="Training steps, in place of minutes.")
+        Optional[int], typer.Option(min=1, help="Steps of the whole run. [default: the recipe's]")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
-    tokens_per_batch: Annotated[int, typer.Option(help="Tokens in a step.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Same seed, same batches.")] = 0,
+    minutes: Annotated[
+        Optional[float], typer.Option(help="Stop this sitting after so long; call again to go on.")
+    ] = None,
     start_from: Annotated[
         Optional[str],
         typer.Option(help="A packaged model, or the folder of one, to train further."),
     ] = None,
     device: Device = "auto",
     threads: Annotated[
-        Optional[int], typer.Option(help="CPU threads. [default: all cores]")
+        Optional[int], typer.Option(min=1, help="CPU threads. [default: all cores]")
     ] = None,
 ) -> None:
     """Train Lag-Llama on your own series, from nothing or from weights that are there.
 
-    The folder receives model/ (for --model), log.csv, loss.png, and state.pt, from which a run that
-    was stopped goes on. Each row of the data is a series: item_id, start, freq, target (a list).
+    Series: parquet or Arrow with one in each row (item_id, start, freq, target), or CSV as for
+    forecast; each file of a folder is a data set. The folder of the run receives model/ (for
+    --model), log.csv, loss.png, and checkpoints/, from which a run that was stopped goes on. Under
+    torchrun, the processes it starts share each batch.
     """
     with _errors_in_one_line("the same command goes on from the last checkpoint"):
-        if (minutes is None) == (steps is None) or (minutes or steps or 0) <= 0:
-            _refuse("give one of --minutes and --steps, above 0")
+        if minutes is not None and not minutes > 0:
+            _refuse(f"--minutes must be above 0; got {minutes:g}")
         from llamacast.forecaster import find_checkpoint
         from llamacast.training.pretrain import run_pretraining
+        from llamacast.training.recipe import Recipe, read_recipe
 
-        run_pretraining(
-            data,
+        plan = read_recipe(recipe) if recipe.suffix == ".toml" else Recipe(data=recipe)
+        series = data or plan.data
+        if series is None:
+            _refuse(f'{recipe} names no data; add data = "FOLDER", or give --data')
+        progress = run_pretraining(
+            series,
             output,
+            plan.lengthened(steps).training,
             minutes=minutes,
-            steps=steps,
-            learning_rate=learning_rate,
-            tokens_per_batch=tokens_per_batch,
-            seed=seed,
+            without=plan.without,
             start_from=find_checkpoint(start_from) if start_from else None,
             device=device,
+            precision=plan.precision,
             threads=threads,
+            licences=plan.licences,
             report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in row.items() if v != "")),
         )
-        typer.echo(f"wrote {output / 'model'}", err=True)
+        typer.echo(f"wrote {output / 'model'} at step {progress.step}", err=True)
 
 
 @app.command("gift-eval")

@@ -76,10 +76,19 @@ def load_training(directory: Path) -> TrainingRecord:
         return TrainingRecord()
     fields = _read_object(path)
     datasets, until = fields.get("datasets"), fields.get("until")
-    listed = isinstance(datasets, list) and len(fields) == 2
-    if not listed or not all(isinstance(text, str) for text in [*datasets, until]):
-        raise CheckpointError(f"{path}: must hold datasets, a list of names, and until, a text")
-    return TrainingRecord(tuple(datasets), until)
+    licences = fields.get("licences", {})
+    listed = isinstance(datasets, list) and isinstance(licences, dict)
+    known = fields.keys() <= {"datasets", "until", "licences"}
+    if not listed or not known or not _all_texts([*datasets, until, *licences.values()]):
+        raise CheckpointError(
+            f"{path}: must hold datasets, a list of names, until, a text, and may hold licences, "
+            "texts by name"
+        )
+    return TrainingRecord(tuple(datasets), until, licences)
+
+
+def _all_texts(members: list[Any]) -> bool:
+    return all(isinstance(member, str) for member in members)
 
 
 def _read_object(path: Path) -> Any:

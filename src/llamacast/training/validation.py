@@ -1,0 +1,100 @@
+"""How well a network forecasts what it does not learn from, told while it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from llamacast.data.calendar import season_length
+from llamacast.data.corpora import Corpus, Mixture
+from llamacast.data.windows import WindowShape, draw_windows
+from llamacast.model.config import LagLlamaConfig
+from llamacast.model.lag_llama import LagLlama
+from llamacast.model.scaling import location_and_scale
+from llamacast.sampling.engine import sample_paths
+from llamacast.sampling.streams import uniforms
+from llamacast.training.batches import CorpusOnDevice
+
+CONTEXT_LENGTH = 256
+HORIZON = 24
+NUM_WINDOWS = 128
+NUM_SAMPLES = 24
+# One window on which seasonal naive happens to be perfect must not be all that counts.
+LARGEST_SCORE = 10.0
+
+
+class HeldBack:
+    """The same windows of what was held back, forecast each time one asks."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        on_device: CorpusOnDevice,
+        mixture: Mixture,
+        begins: np.ndarray,
+        max_lag: int,
+        seed: int,
+        num_windows: int = NUM_WINDOWS,
+    ) -> None:
+        """`begins` is the first step of each series that is not trained on.
+
+        Raises:
+            DataError: if no series has steps enough.
+        """
+        self.shape = WindowShape(max_lag + CONTEXT_LENGTH, HORIZON, CONTEXT_LENGTH + HORIZON)
+        ends = np.maximum(corpus.lengths - HORIZON + 1, 0)
+        left = np.where(begins < corpus.lengths, np.maximum(ends - begins, 0), 0)
+        chances = corpus.probabilities(mixture, left, 1)
+        rng = np.random.default_rng((seed, 2**32 - 1))
+        draws = draw_windows(rng, chances, begins, ends, num_windows, self.shape)
+        self.windows = on_device.cut(draws, self.shape)
+        past, seen = self.windows.values[:, :-HORIZON], self.windows.observed[:, :-HORIZON]
+        seasons = [season_length(corpus.frequencies[number]) for number in draws.series]
+        errors = mean_seasonal_error(past, seen, torch.tensor(seasons, device=on_device.device))
+        # Where seasonal naive has been perfect, or a history is shorter than a season.
+        scale = location_and_scale(past.double(), seen, LagLlamaConfig())[1].squeeze(1)
+        self.error_before = torch.where(errors > 0, errors, scale)
+        self.uniforms = uniforms([str(n) for n in range(len(draws))], seed, NUM_SAMPLES, HORIZON)
+
+    def crps(self, network: LagLlama) -> float:
+        """CRPS of 24 steps ahead over the mean error of seasonal naive in each history, averaged."""
+        windows = self.windows
+        network.eval()
+        paths = sample_paths(
+            network,
+            windows.values[:, :-HORIZON].double().cpu(),
+            windows.observed[:, :-HORIZON].cpu(),
+            windows.calendar,
+            self.uniforms,
+        ).to(windows.values.device)
+        actual, seen = windows.values[:, -HORIZON:].double(), windows.observed[:, -HORIZON:]
+        scores = sample_crps(paths, actual)
+        scaled = (scores * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1) / self.error_before
+        return float(scaled[seen.any(dim=1)].clamp(max=LARGEST_SCORE).mean())
+
+
+def sample_crps(
+    samples: Float[Tensor, "window sample step"], actual: Float[Tensor, "window step"]
+) -> Float[Tensor, "window step"]:
+    """CRPS of an empirical distribution: E|X - y| - E|X - X'| / 2, from sorted samples."""
+    ordered = samples.sort(dim=1).values
+    count = samples.shape[1]
+    ranks = torch.arange(1, count + 1, device=samples.device, dtype=samples.dtype)
+    weights = (2 * ranks - count - 1) / count**2
+    spread = (ordered * weights[None, :, None]).sum(dim=1)
+    return (samples - actual[:, None]).abs().mean(dim=1) - spread
+
+
+def mean_seasonal_error(
+    values: Float[Tensor, "window time"],
+    observed: Bool[Tensor, "window time"],
+    seasons: Int[Tensor, " window"],
+) -> Float[Tensor, " window"]:
+    """Mean absolute difference from one season before, over what is observed; NaN if nothing is."""
+    steps = torch.arange(values.shape[1], device=values.device) - seasons[:, None]
+    back = steps.clamp(min=0)
+    both = observed & observed.gather(1, back) & (steps >= 0)
+    errors = (values - values.gather(1, back)).abs().double()
+    return (errors * both).sum(dim=1) / both.sum(dim=1)

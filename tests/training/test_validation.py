@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scoringrules
+import torch
+
+from llamacast.data.corpora import Mixture, read_corpus
+from llamacast.model.config import lag_llama
+from llamacast.model.lag_llama import LagLlama
+from llamacast.training.batches import CorpusOnDevice
+from llamacast.training.validation import HeldBack, mean_seasonal_error, sample_crps
+
+
+def test_crps_is_scoringrules():
+    rng = np.random.default_rng(0)
+    samples, actual = rng.normal(size=(4, 24, 7)), rng.normal(size=(4, 7))
+    expected = scoringrules.crps_ensemble(actual, np.moveaxis(samples, 1, -1), estimator="nrg")
+    found = sample_crps(torch.from_numpy(samples), torch.from_numpy(actual))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_seasonal_error_counts_what_is_observed():
+    values = torch.tensor([[1.0, 2.0, 4.0, 7.0], [1.0, 2.0, 4.0, 7.0]])
+    observed = torch.tensor([[True] * 4, [True, True, False, True]])
+    assert mean_seasonal_error(values, observed, torch.tensor([1, 2])).tolist() == [2.0, 5.0]
+    assert mean_seasonal_error(values, observed, torch.tensor([9, 2]))[0].isnan()
+
+
+def test_windows_are_of_what_is_held_back(tmp_path):
+    import pandas as pd
+
+    pd.DataFrame(
+        {
+            "item_id": ["a", "b"],
+            "start": pd.Timestamp("2020-01-01"),
+            "freq": "D",
+            "target": [np.arange(300.0) % 7, 1000 + np.arange(300.0) % 5],
+        }
+    ).to_parquet(tmp_path / "x.parquet")
+    corpus = read_corpus(tmp_path)
+    on_device = CorpusOnDevice(corpus, torch.device("cpu"))
+    begins = np.array([250, 300])  # of the first its tail, of the second nothing
+    held_back = HeldBack(corpus, on_device, Mixture(), begins, 1440, seed=0, num_windows=5)
+    assert held_back.windows.values.max() <= 6.0
+    network = LagLlama(lag_llama())
+    network.initialise(torch.Generator().manual_seed(0))
+    score = held_back.crps(network)
+    assert 0.0 < score < 10.0
+    assert held_back.crps(network) == pytest.approx(score, rel=1e-5)
