@@ -21,8 +21,8 @@ CONTEXT_LENGTH = 256
 HORIZON = 24
 NUM_WINDOWS = 128
 NUM_SAMPLES = 24
-# One window on which seasonal naive happens to be perfect must not be all that counts.
-LARGEST_SCORE = 10.0
+# No window says more than that, whatever its seasonal naive.
+SMALLEST_SCORE, LARGEST_SCORE = 0.01, 10.0
 
 
 class HeldBack:
@@ -59,7 +59,11 @@ class HeldBack:
         self.uniforms = uniforms([str(n) for n in range(len(draws))], seed, NUM_SAMPLES, HORIZON)
 
     def crps(self, network: LagLlama) -> float:
-        """CRPS of 24 steps ahead over the mean error of seasonal naive in each history, averaged."""
+        """CRPS of 24 steps ahead over the mean error of seasonal naive in each history.
+
+        The geometric mean over windows: a few on which seasonal naive happens to be nearly
+        perfect must not be all that counts.
+        """
         windows = self.windows
         network.eval()
         paths = sample_paths(
@@ -72,7 +76,8 @@ class HeldBack:
         actual, seen = windows.values[:, -HORIZON:].double(), windows.observed[:, -HORIZON:]
         scores = sample_crps(paths, actual)
         scaled = (scores * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1) / self.error_before
-        return float(scaled[seen.any(dim=1)].clamp(max=LARGEST_SCORE).mean())
+        told = scaled[seen.any(dim=1)].clamp(SMALLEST_SCORE, LARGEST_SCORE)
+        return float(told.log().mean().exp())
 
 
 def sample_crps(
