@@ -95,6 +95,37 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path, optimiser):
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(5, 61, 5))
 
 
+def test_optimisers_go_on_where_the_weights_are(tmp_path, monkeypatch):
+    """On a GPU they would otherwise remember on the CPU, as weights move when Fabric sets them up."""
+    run(tmp_path, config(10))
+    calls = []
+
+    def noting(name, original):
+        def noted(self, *arguments, **options):
+            calls.append(name)
+            return original(self, *arguments, **options)
+
+        return noted
+
+    monkeypatch.setattr(Fabric, "setup", noting("set up", Fabric.setup))
+    load = torch.optim.Optimizer.load_state_dict
+    monkeypatch.setattr(torch.optim.Optimizer, "load_state_dict", noting("load", load))
+    run(tmp_path, config(20))
+    assert calls == ["set up", "load", "load"]
+
+
+def test_what_torch_draws_by_itself_goes_on_too(tmp_path):
+    class Dropping(Layers):
+        def forward(self, batch):
+            return super().forward({"x": nn.functional.dropout(batch["x"])})
+
+    unbroken, _ = run(tmp_path / "unbroken", config(20), objective=Dropping())
+    run(tmp_path / "broken", config(20), objective=Dropping(), minutes=1e-9)
+    torch.manual_seed(99)
+    resumed, _ = run(tmp_path / "broken", config(20), objective=Dropping())
+    assert_same(unbroken, resumed)
+
+
 def test_a_sitting_ends_when_its_minutes_are_over(tmp_path):
     plan = config(10**6, log_every=10**6, save_every=10**6)
     _, first = run(tmp_path, plan, minutes=0.005)

@@ -144,14 +144,18 @@ def train(
     """
     optimisers = _optimisers(objective, config, is_matrix)
     averaged = deepcopy(objective).requires_grad_(False)
-    progress = _resume(objective, averaged, optimisers, directory, fabric)
     wrapped, *optimisers = fabric.setup(objective, *optimisers)
     averaged.to(fabric.device)
+    # Now that the weights are on the device: what optimisers remember is read to where these are.
+    progress = _resume(objective, averaged, optimisers, directory)
     log = _Log(directory, config, fabric, report, progress)
     begun, first_step = time.perf_counter(), progress.step
     already = progress.seconds
     while progress.step < config.steps and not progress.stopped_early:
         rate = config.learning_rate_at(progress.step)
+        # Dropout and random quantile levels draw from torch's own generator; so that they, too, are
+        # told by the step, and differ between processes.
+        torch.manual_seed(progress.step * fabric.world_size + fabric.global_rank)
         loss, norm, count = _step(
             wrapped, optimisers, batches_at(progress.step), rate, config, fabric
         )
@@ -298,9 +302,8 @@ def _checkpoints(directory: Path) -> list[Path]:
 def _resume(
     objective: nn.Module,
     averaged: nn.Module,
-    optimisers: Sequence[torch.optim.Optimizer],
+    optimisers: Sequence[Any],
     directory: Path,
-    fabric: Fabric,
 ) -> Progress:
     found = _checkpoints(directory)
     if not found:
