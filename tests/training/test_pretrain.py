@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 
 from llamacast.data.calendar import parse_frequency
 from llamacast.data.corpora import DataSet, HoldOut, join, read_corpus
-from llamacast.forecast import DataError, TrainingRecord
+from llamacast.forecast import CheckpointError, DataError, TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import lag_llama
 from llamacast.training.loop import LoopConfig
@@ -204,6 +204,25 @@ def test_every_process_needs_a_window(corpus, tmp_path):
 def test_a_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed"):
         config(seed=-1)
+
+
+def test_a_run_of_another_model_is_refused(corpus, tmp_path):
+    pretrain(corpus, tmp_path, config(1))
+    other = dataclasses.replace(SMALL, lags=(0, 2, 23))  # weights of the same shapes
+    with pytest.raises(CheckpointError, match="differs in lags"):
+        pretrain(corpus, tmp_path, dataclasses.replace(config(2), model=other))
+
+
+def test_calm_windows_are_told_apart_in_mixed_precision(corpus):
+    network = checkpoint.LagLlama(SMALL)
+    network.initialise(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.head.scale.bias.fill_(-8.0)
+        batch = Batches(corpus, config(), CPU).at(1)
+        full = NextValue(network)(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = NextValue(network)(batch)
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0)
 
 
 RECIPE = """

@@ -27,13 +27,13 @@ from llamacast.data.corpora import (
 )
 from llamacast.data.synthetic import synthesise
 from llamacast.data.windows import WindowShape, draw_windows
-from llamacast.forecast import DataError, TrainingRecord
+from llamacast.forecast import CheckpointError, DataError, TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import LagLlamaConfig, lag_llama
 from llamacast.model.lag_llama import LagLlama
 from llamacast.training.augment import AugmentConfig, augment
 from llamacast.training.batches import CorpusOnDevice, CutWindows
-from llamacast.training.loop import LOG_FILE, Batch, LoopConfig, Progress, Row, train
+from llamacast.training.loop import CHECKPOINTS, LOG_FILE, Batch, LoopConfig, Progress, Row, train
 from llamacast.training.validation import HORIZON, HeldBack, num_origins
 
 MODEL_DIRECTORY = "model"
@@ -237,6 +237,7 @@ def pretrain(
     # Windows must be as long as the weights want them that are trained.
     config = dataclasses.replace(config, model=network.config)
     _check_share(config.windows, fabric.world_size)
+    _check_model(config.model, directory)
     objective = NextValue(network)
     batches = Batches(corpus, config, fabric.device)
     validate = _validation(batches, config, fabric)
@@ -283,6 +284,20 @@ def _check_share(windows: WindowConfig, num_processes: int) -> None:
             f"[windows] a batch may be {fewest} windows of {max(windows.lengths)}, too few for "
             f"{num_processes} processes; raise tokens_per_batch to "
             f"{num_processes * max(windows.lengths)}"
+        )
+
+
+def _check_model(model: LagLlamaConfig, directory: Path) -> None:
+    """Refuse to go on with weights that mean something else, though they may be of the same shapes."""
+    known = directory / MODEL_DIRECTORY / checkpoint.CONFIG_FILE
+    if not (directory / CHECKPOINTS).exists() or not known.exists():
+        return
+    before, now = (dataclasses.asdict(one) for one in (checkpoint.read_config(known), model))
+    if before != now:
+        changed = ", ".join(name for name in now if now[name] != before[name])
+        raise CheckpointError(
+            f"{directory} holds a run of another model (it differs in {changed}); train in another "
+            "folder"
         )
 
 
