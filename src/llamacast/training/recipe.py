@@ -88,7 +88,8 @@ def _build(kind: Any, keys: Any, place: str) -> Any:
     try:
         return kind(**values)
     except ValueError as error:
-        raise ValueError(f"[{place}] {error}" if place else str(error)) from error
+        told = place and place != "training"
+        raise ValueError(f"[{place}] {error}" if told else str(error)) from error
 
 
 def _under(place: str, name: str) -> str:
