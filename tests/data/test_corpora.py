@@ -94,6 +94,44 @@ def test_bad_corpora_are_refused_by_name(tmp_path):
         read_corpus(tmp_path)
 
 
+def series_table(path, values=None, frequency="D", zone=None):
+    values = np.arange(40.0) if values is None else values
+    stamps = pd.date_range("2024-01-01", periods=len(values), freq=frequency, tz=zone)
+    pd.DataFrame({"unique_id": "a", "ds": stamps, "y": values}).to_csv(path, index=False)
+
+
+def test_files_are_called_by_all_of_their_name_but_the_last_suffix(tmp_path):
+    for name in ("m4.daily.csv", "m4.hourly.CSV", "taxi.csv.gz"):
+        series_table(tmp_path / name)
+    assert read_corpus(tmp_path).datasets == ["m4.daily", "m4.hourly", "taxi"]
+
+
+@pytest.mark.parametrize("frequency", ["h", "D"])
+def test_a_clock_with_a_zone_tells_its_own_time(tmp_path, frequency):
+    """By UTC a day of Berlin would begin on the day before it."""
+    series_table(tmp_path / "table.csv", frequency=frequency, zone="Europe/Berlin")
+    start = pd.Timestamp("2024-01-01", tz="Europe/Berlin")
+    table(["x"], start=start, freq=frequency).to_parquet(tmp_path / "stored.parquet")
+    assert (read_corpus(tmp_path).starts == np.datetime64("2024-01-01")).all()
+
+
+def test_dates_out_of_reach_are_named(tmp_path):
+    for frequency, length in (("D", 100_000), ("YS", 300)):
+        table(["x"], length, freq=frequency).to_parquet(tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=r"a\.parquet: series 'x' leaves the years"):
+            read_corpus(tmp_path)
+
+
+def test_tables_that_cannot_be_kept_are_refused(tmp_path):
+    series_table(tmp_path / "a.csv", np.arange(40.0) * 1e200)
+    with pytest.raises(DataError, match=r"a\.csv: series 'a' has values beyond"):
+        read_corpus(tmp_path)
+    frame = pd.DataFrame({"year": np.arange(1950, 1990), "y": np.arange(40.0)})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match=r"a\.csv.*column of dates"):
+        read_corpus(tmp_path)
+
+
 # --- Parts and joins -----------------------------------------------------------------------------
 
 
@@ -138,6 +176,8 @@ def test_a_larger_share_holds_back_the_same_series_and_more(two_sets):
     small, large = (two_sets.train_lengths(HoldOut(share=share)) for share in (0.1, 0.3))
     assert (large <= small).all()
     assert (large[:400] == 0).sum() > (small[:400] == 0).sum()
+    with pytest.raises(DataError, match=r"hold_out\.shares.*'mony'"):
+        two_sets.train_lengths(HoldOut(shares={"mony": 0.1}))
     nothing = two_sets.train_lengths(HoldOut(share=0.3, shares={"many": 0.0, "one": 0.0}))
     np.testing.assert_array_equal(nothing, two_sets.lengths)
 
@@ -192,3 +232,12 @@ def test_missing_values_neither_move_nor_hide_movement(tmp_path):
     frame["target"] = [gap, np.r_[gap[:8], 1.0, 2.0], np.r_[gap[:8], 1.0, 1.0]]
     frame.to_parquet(tmp_path / "a.parquet")
     assert read_corpus(tmp_path).moves.tolist() == [False, True, False]
+
+
+def test_an_empty_series_takes_no_value_from_its_neighbours(tmp_path):
+    frame = table(names(3), 10)
+    frame["target"] = [np.array([]), np.r_[np.ones(9), 2.0], np.array([])]
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert read_corpus(tmp_path).moves.tolist() == [False, True, False]
+    frame.iloc[:1].to_parquet(tmp_path / "a.parquet")
+    assert read_corpus(tmp_path).moves.tolist() == [False]

@@ -119,6 +119,7 @@ def test_pretrain_trains_stops_and_goes_on(run, table, tmp_path):
     assert "step 3" in result.output
     assert "step 2 " not in result.output
     assert (tmp_path / "run" / "loss.png").exists()
+    assert "is at step 3 of 1" in run(*common, "--steps", 1).output
     forecast = run(
         "forecast", table, "--horizon", 2, *COLUMNS, "--model", tmp_path / "run" / "model"
     )

@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from llamacast.forecast import CheckpointError
+from llamacast.forecast import CheckpointError, DataError
 from llamacast.training.loop import CHECKPOINTS, LOG_FILE, LoopConfig, train
 
 
@@ -95,6 +95,37 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path, optimiser):
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(5, 61, 5))
 
 
+def test_optimisers_go_on_where_the_weights_are(tmp_path, monkeypatch):
+    """On a GPU they would otherwise remember on the CPU, as weights move when Fabric sets them up."""
+    run(tmp_path, config(10))
+    calls = []
+
+    def noting(name, original):
+        def noted(self, *arguments, **options):
+            calls.append(name)
+            return original(self, *arguments, **options)
+
+        return noted
+
+    monkeypatch.setattr(Fabric, "setup", noting("set up", Fabric.setup))
+    load = torch.optim.Optimizer.load_state_dict
+    monkeypatch.setattr(torch.optim.Optimizer, "load_state_dict", noting("load", load))
+    run(tmp_path, config(20))
+    assert calls == ["set up", "load", "load"]
+
+
+def test_what_torch_draws_by_itself_goes_on_too(tmp_path):
+    class Dropping(Layers):
+        def forward(self, batch):
+            return super().forward({"x": nn.functional.dropout(batch["x"])})
+
+    unbroken, _ = run(tmp_path / "unbroken", config(20), objective=Dropping())
+    run(tmp_path / "broken", config(20), objective=Dropping(), minutes=1e-9)
+    torch.manual_seed(99)
+    resumed, _ = run(tmp_path / "broken", config(20), objective=Dropping())
+    assert_same(unbroken, resumed)
+
+
 def test_a_sitting_ends_when_its_minutes_are_over(tmp_path):
     plan = config(10**6, log_every=10**6, save_every=10**6)
     _, first = run(tmp_path, plan, minutes=0.005)
@@ -170,6 +201,57 @@ def test_it_stops_when_validation_does_not_get_better(tmp_path):
     assert len(saved) == 2  # the best stays
     state = json.loads((tmp_path / CHECKPOINTS / "step-00000040" / "progress.json").read_text())
     assert state["stopped_early"]
+
+
+@pytest.mark.parametrize("save_every", [4, 1000])
+def test_the_model_that_stays_is_the_one_that_validated_best(tmp_path, save_every):
+    scores, seen, kept = iter([3.0, 2.0, 2.5, 2.4]), [], []
+
+    def validate(averaged):
+        seen.append(averaged.first.weight.clone())
+        return {"validation_crps": next(scores)}
+
+    plan = config(1000, validate_every=10, patience=2, save_every=save_every)
+    run(
+        tmp_path,
+        plan,
+        validate=validate,
+        on_save=lambda averaged: kept.append(averaged.first.weight.clone()),
+    )
+    assert torch.equal(kept[-1], seen[1])
+
+
+def test_an_interruption_at_the_end_does_not_lose_the_model(tmp_path):
+    kept = []
+
+    def interrupted(averaged):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, config(5), on_save=interrupted)
+    run(tmp_path, config(5), on_save=kept.append)
+    assert len(kept) == 1
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimisers.pt", "progress.json"])
+def test_a_damaged_checkpoint_is_named(tmp_path, name):
+    run(tmp_path, config(10))
+    damaged = tmp_path / CHECKPOINTS / "step-00000010" / name
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="step-00000010 is damaged"):
+        run(tmp_path, config(20))
+    damaged.unlink()
+    with pytest.raises(CheckpointError, match="step-00000010 is damaged"):
+        run(tmp_path, config(20))
+
+
+def test_a_missing_tensorboard_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    logger = "lightning_fabric.loggers.tensorboard"
+    monkeypatch.setattr(f"{logger}._TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr(f"{logger}._TENSORBOARDX_AVAILABLE", False)
+    with pytest.raises(DataError, match="pip install tensorboardX"):
+        run(tmp_path / "run", config(2, tensorboard=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_step_without_finite_gradients_changes_nothing(tmp_path):

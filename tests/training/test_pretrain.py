@@ -5,6 +5,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,9 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from llamacast.data.corpora import HoldOut, read_corpus
-from llamacast.forecast import TrainingRecord
+from llamacast.data.calendar import parse_frequency
+from llamacast.data.corpora import DataSet, HoldOut, join, read_corpus
+from llamacast.forecast import CheckpointError, DataError, TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import lag_llama
 from llamacast.training.loop import LoopConfig
@@ -160,6 +162,67 @@ def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
     assert checkpoint.load_training(second) == TrainingRecord(
         ("older", "waves"), licences={"waves": "CC0"}
     )
+
+
+def test_weights_that_are_there_get_windows_as_long_as_they_want(corpus, tmp_path):
+    farther = dataclasses.replace(SMALL, lags=(0, 1, 60))
+    pretrain(corpus, tmp_path / "first", dataclasses.replace(config(1), model=farther))
+    pretrain(corpus, tmp_path / "second", config(1), start_from=tmp_path / "first" / "model")
+    assert checkpoint.load(tmp_path / "second" / "model").config == farther
+
+
+def few_series(length):
+    """Fewer than are held back whole: of each, its last tenth is."""
+    values = [np.sin(np.arange(length)).astype(np.float32)] * 3
+    days = np.full(3, np.datetime64("2020-01-01", "ns"))
+    return join([DataSet("few", ["a", "b", "c"], values, days, [parse_frequency("D")] * 3)])
+
+
+def test_what_is_held_back_may_be_too_short_to_validate(tmp_path):
+    rows = []
+    pretrain(few_series(200), tmp_path / "run", config(2), report=rows.append)
+    assert rows[-1]["validation_crps"] == ""
+    pretrain(few_series(400), tmp_path / "longer", config(2), report=rows.append)
+    assert rows[-1]["validation_crps"] > 0
+
+
+def test_patience_wants_something_to_validate(tmp_path):
+    plan = config(2)
+    plan = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, patience=1))
+    with pytest.raises(DataError, match="patience"):
+        pretrain(few_series(200), tmp_path / "run", plan)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_process_needs_a_window(corpus, tmp_path):
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric._strategy = SimpleNamespace(world_size=9)
+    with pytest.raises(DataError, match="raise tokens_per_batch to 288"):
+        pretrain(corpus, tmp_path / "run", config(2), fabric=fabric)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed"):
+        config(seed=-1)
+
+
+def test_a_run_of_another_model_is_refused(corpus, tmp_path):
+    pretrain(corpus, tmp_path, config(1))
+    other = dataclasses.replace(SMALL, lags=(0, 2, 23))  # weights of the same shapes
+    with pytest.raises(CheckpointError, match="differs in lags"):
+        pretrain(corpus, tmp_path, dataclasses.replace(config(2), model=other))
+
+
+def test_calm_windows_are_told_apart_in_mixed_precision(corpus):
+    network = checkpoint.LagLlama(SMALL)
+    network.initialise(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.head.scale.bias.fill_(-8.0)
+        batch = Batches(corpus, config(), CPU).at(1)
+        full = NextValue(network)(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = NextValue(network)(batch)
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0)
 
 
 RECIPE = """

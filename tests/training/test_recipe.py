@@ -70,6 +70,8 @@ def test_every_kind_of_value(tmp_path):
         ("[loop]\nsteps = 1.5", "loop.steps must be of type int"),
         ("[loop]\noptimiser = 'sgd'", "loop.optimiser must be one of 'muon', 'adamw'"),
         ("[loop]\nlearning_rate = '1'", "loop.learning_rate must be a number"),
+        ("[loop]\nweight_decay = nan", "loop.weight_decay must be a number"),
+        ("seed = -1", r"recipe\.toml: seed must not be negative"),
         ("[windows]\nlengths = 3", "windows.lengths must be a list"),
         ("[windows]\nlengths = [1, 2]", "lengths"),
         ("[mixture]\nweights = {m3 = 'x'}", "mixture.weights.m3 must be a number"),

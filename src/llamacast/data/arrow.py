@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -221,7 +222,7 @@ def _named_once(table: pa.Table) -> str | None:
 
 
 def _axes(table: pa.Table) -> list[TimeAxis]:
-    starts = table.column("start").to_numpy().astype("datetime64[ns]")
+    starts = _clock_times(table.column("start"))
     if "freq" in table.column_names:
         names = table.column("freq").to_pylist()
     else:
@@ -236,6 +237,13 @@ def _axes(table: pa.Table) -> list[TimeAxis]:
     return [
         axis(start, name) for start, name in zip(starts.astype(int).tolist(), names, strict=True)
     ]
+
+
+def _clock_times(column: pa.ChunkedArray) -> npt.NDArray[np.datetime64]:
+    """Time stamps by the clock on the wall: of one with a zone it is its own, not UTC's."""
+    if column.type.tz is None:
+        return column.to_numpy().astype("datetime64[ns]")
+    return pd.DatetimeIndex(column.to_pandas()).tz_localize(None).as_unit("ns").to_numpy()
 
 
 def _targets(table: pa.Table) -> Iterator[list[Values]]:

@@ -165,7 +165,7 @@ def stamps_from(start: np.datetime64, frequency: Frequency, first: int, count: i
     """
     start = start.astype("datetime64[ns]")
     steps = np.arange(first, first + count, dtype=np.int64)
-    _check_reach(start, frequency, first, first + count)
+    check_reach(start, frequency, first, first + count)
     if frequency.nanoseconds:
         return start + (steps * frequency.nanoseconds).astype("timedelta64[ns]")
     day = start.astype("datetime64[D]")
@@ -176,7 +176,8 @@ def stamps_from(start: np.datetime64, frequency: Frequency, first: int, count: i
     return _place_in_month(months, frequency) + time_of_day
 
 
-def _check_reach(start: np.datetime64, frequency: Frequency, first: int, end: int) -> None:
+def check_reach(start: np.datetime64, frequency: Frequency, first: int, end: int) -> None:
+    """Refuse steps `first` to `end` that nanoseconds cannot tell, as `stamps_from` does."""
     step = frequency.nanoseconds or max(frequency.months * 31, 2 * frequency.multiple) * _DAY
     year = int(start.astype("datetime64[Y]").astype(np.int64)) + 1970
     earliest, latest = (

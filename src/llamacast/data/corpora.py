@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from llamacast.data.arrow import SUFFIXES as ARROW_SUFFIXES
 from llamacast.data.arrow import StoredSeries, holds_series, is_arrow_folder, read_series
-from llamacast.data.calendar import Frequency
+from llamacast.data.calendar import Frequency, check_reach
 from llamacast.data.frame import read_panel
+from llamacast.data.panel import TimeAxis
 from llamacast.forecast import DataError
 
 SHORTEST_SERIES = 8
 """Steps below which nothing is learnt from a series."""
+
+LARGEST_VALUE = float(np.finfo(np.float32).max)
 
 SUFFIXES = (*ARROW_SUFFIXES, ".parquet", ".pq", ".csv", ".gz")
 
@@ -105,12 +109,15 @@ class Corpus:
     @cached_property
     def moves(self) -> npt.NDArray[np.bool_]:
         """Whether each series has two values that differ."""
-        # `reduceat` wants a member in every slice; an empty series borrows the next one's first.
-        begins = np.minimum(self.bounds[:-1], len(self.values) - 1)
-        with np.errstate(invalid="ignore"):
-            lowest = np.fmin.reduceat(self.values, begins)
-            highest = np.fmax.reduceat(self.values, begins)
-        return (highest > lowest) & (self.lengths > 0)
+        found = np.zeros(self.num_series, dtype=bool)
+        # `reduceat` wants a member in every slice.
+        filled = np.flatnonzero(self.lengths)
+        if len(filled):
+            begins = self.bounds[filled]
+            with np.errstate(invalid="ignore"):
+                lowest = np.fmin.reduceat(self.values, begins)
+                found[filled] = np.fmax.reduceat(self.values, begins) > lowest
+        return found
 
     def series(self, index: int) -> npt.NDArray[np.float32]:
         return self.values[self.bounds[index] : self.bounds[index + 1]]
@@ -121,7 +128,11 @@ class Corpus:
         Of data sets of at least 20 series, the series are held back whose name, hashed with the
         data set's, falls below the share: the same ones in every file and order. Of others, the last
         tenth of each series (at most 2,048 steps) is, if any share is to be.
+
+        Raises:
+            DataError: if a share is of a data set that is not there.
         """
+        self._check_named("hold_out.shares", hold_out.shares)
         kept = self.lengths.copy()
         for number, name in enumerate(self.datasets):
             part = slice(*self.dataset_bounds[number : number + 2])
@@ -145,9 +156,7 @@ class Corpus:
         Raises:
             DataError: if nothing is left to draw, or a weight is of a data set that is not there.
         """
-        unknown = mixture.weights.keys() - set(self.datasets)
-        if unknown:
-            raise DataError(f"weights: there is no data set {sorted(unknown)[0]!r} in the corpus")
+        self._check_named("mixture.weights", mixture.weights)
         usable = np.where((lengths >= SHORTEST_SERIES) & self.moves, lengths, 0)
         points = np.add.reduceat(usable, self.dataset_bounds[:-1]).astype(np.float64)
         counts = np.add.reduceat(usable > 0, self.dataset_bounds[:-1]).astype(np.float64)
@@ -159,10 +168,17 @@ class Corpus:
         chances = shares[self.dataset_of] * fills
         if not chances.sum() > 0:
             raise DataError(
-                f"the corpus has no series of {SHORTEST_SERIES} steps or more that moves: nothing to "
-                "learn from"
+                f"the corpus has no series of {SHORTEST_SERIES} steps or more that moves, is not held "
+                "back and has a weight above 0: nothing to learn from"
             )
         return chances / chances.sum()
+
+    def _check_named(self, key: str, numbers: Mapping[str, float]) -> None:
+        unknown = numbers.keys() - set(self.datasets)
+        if unknown:
+            raise DataError(
+                f"{key}: there is no data set {sorted(unknown)[0]!r} in the corpus; take it out"
+            )
 
     def select(self, chosen: npt.NDArray[np.bool_]) -> Corpus:
         """The corpus of some of its series; data sets without any are gone."""
@@ -262,7 +278,7 @@ def _sources(path: Path) -> list[Path]:
     found = [
         one
         for one in sorted(path.iterdir())
-        if one.suffix in SUFFIXES or (one.is_dir() and is_arrow_folder(one))
+        if one.suffix.lower() in SUFFIXES or (one.is_dir() and is_arrow_folder(one))
     ]
     if is_arrow_folder(path) and all(one.suffix in ARROW_SUFFIXES for one in found):
         return [path]  # the shards of one data set
@@ -272,27 +288,68 @@ def _sources(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> list[DataSet]:
-    name = path.name.split(".")[0]
     if holds_series(path):
         stored = read_series(path)
-        return [_stored_part(label or name, stored, rows) for label, rows in stored.by_dataset()]
+        found = [
+            _stored_part(label or _name(path), stored, rows) for label, rows in stored.by_dataset()
+        ]
+    else:
+        found = [_tabled_part(path)]
+    for part in found:
+        _check_dates(path, part)
+    return found
+
+
+def _name(path: Path) -> str:
+    """What a data set is called that is not told otherwise; of "." the name of the folder."""
+    path = path.absolute()
+    return path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
+
+
+def _check_dates(path: Path, part: DataSet) -> None:
+    for name, values, start, frequency in zip(
+        part.ids, part.values, part.starts, part.frequencies, strict=True
+    ):
+        try:
+            check_reach(start, frequency, 0, len(values))
+        except DataError as error:
+            raise DataError(
+                f"{path}: series {name!r} leaves the years 1678 to 2260 ({len(values)} steps of "
+                f"{frequency.name} from {start.astype('datetime64[s]')}); correct its start or its "
+                "freq, or shorten it"
+            ) from error
+
+
+def _tabled_part(path: Path) -> DataSet:
+    """The data set of a table with a value in each row."""
     try:
         panel = read_panel(path)
     except DataError as error:
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise DataError(told) from error
-    undated = [axis for axis in panel.axes if axis.frequency is None]
-    if undated:
-        raise DataError(f"{path}: a corpus needs dates, and this table counts steps")
-    return [
-        DataSet(
-            name,
-            [str(one) for one in panel.ids],
-            [values.astype(np.float32) for values in panel.values],
-            np.array([axis.start for axis in panel.axes]),
-            [axis.frequency for axis in panel.axes if axis.frequency],
+    if any(axis.frequency is None for axis in panel.axes):
+        raise DataError(
+            f"{path}: this table counts steps; a corpus needs a column of dates, such as 2024-01-31"
         )
-    ]
+    for one, values in zip(panel.ids, panel.values, strict=True):
+        if np.nanmax(np.abs(values)) > LARGEST_VALUE:
+            raise DataError(
+                f"{path}: series {one!r} has values beyond {LARGEST_VALUE:g}, the largest in a "
+                "corpus; use a larger unit"
+            )
+    return DataSet(
+        _name(path),
+        [str(one) for one in panel.ids],
+        [values.astype(np.float32) for values in panel.values],
+        np.array([_clock_start(axis) for axis in panel.axes]),
+        [axis.frequency for axis in panel.axes if axis.frequency],
+    )
+
+
+def _clock_start(axis: TimeAxis) -> np.datetime64:
+    """Stamp of the first step by the clock on the wall, by which forecasts' calendars go, too."""
+    first = pd.DatetimeIndex(axis.index(0, 1)).tz_localize(None)
+    return first.as_unit("ns").to_numpy()[0]
 
 
 def _stored_part(name: str, stored: StoredSeries, rows: Sequence[int]) -> DataSet:

@@ -262,10 +262,11 @@ def pretrain(
         series = data or plan.data
         if series is None:
             _refuse(f'{recipe} names no data; add data = "FOLDER", or give --data')
+        training = plan.lengthened(steps).training
         progress = run_pretraining(
             series,
             output,
-            plan.lengthened(steps).training,
+            training,
             minutes=minutes,
             without=plan.without,
             start_from=find_checkpoint(start_from) if start_from else None,
@@ -275,7 +276,8 @@ def pretrain(
             licences=plan.licences,
             report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in row.items() if v != "")),
         )
-        typer.echo(f"wrote {output / 'model'} at step {progress.step}", err=True)
+        told = f"{output / 'model'} is at step {progress.step} of {training.loop.steps}"
+        typer.echo(told + (", stopped early" if progress.stopped_early else ""), err=True)
 
 
 @app.command("gift-eval")

@@ -134,8 +134,13 @@ class LagLlama(nn.Module):
         lags: Lags,
         scale: Float[Tensor, "series 1"],
     ) -> Distribution:
-        """What `hidden` says, in scaled units, of the value after a token of these lags."""
-        return self.head(hidden, self._anchor_in(lags, hidden), scale.to(hidden.dtype))
+        """What `hidden` says, in scaled units, of the value after a token of these lags.
+
+        In full precision also where the transformer runs in less: in bfloat16 no spread below 0.8 %
+        of the scale could be told.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden, self._anchor_in(lags, hidden), scale.to(hidden.dtype))
 
     def _anchor_in(self, lags: Lags, hidden: Tensor) -> Float[Tensor, "*batch"]:
         if self.anchor is None:

@@ -36,6 +36,11 @@ class CutWindows:
     calendar: Float[Tensor, "window step 6"]
     """Of the last steps; 0 before a series begins, after it ends, and where it is withheld."""
 
+    def to(self, device: torch.device) -> CutWindows:
+        return CutWindows(
+            self.values.to(device), self.observed.to(device), self.calendar.to(device)
+        )
+
 
 class CorpusOnDevice:
     """A corpus as tensors: flat values, and for each series what its time stamps follow from.

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from llamacast.forecast import CheckpointError
+from llamacast.forecast import CheckpointError, DataError
 from llamacast.training.muon import Muon
 
 LOG_FILE = "log.csv"
@@ -136,22 +136,28 @@ def train(
     gives this process' share of the step's batch, in parts; always the same for the same step, so
     that a run that was stopped and gone on with sees what an unbroken one sees. The loss that is
     followed is the mean over all terms of all parts of all processes. `is_matrix` tells by name
-    which weights are Muon's. `validate` and `on_save` (called after each checkpoint) receive the
+    which weights are Muon's. `validate` and `on_save` (called before each checkpoint; with
+    `patience`, once something has been validated, only when it is the best so far) receive the
     averaged objective. Each line of the log goes to `report` too.
 
     Raises:
-        CheckpointError: if the checkpoint in `directory` is of another objective.
+        CheckpointError: if the checkpoint in `directory` is of another objective, or damaged.
+        DataError: if a log for TensorBoard is wanted, and nothing is there to write it with.
     """
     optimisers = _optimisers(objective, config, is_matrix)
     averaged = deepcopy(objective).requires_grad_(False)
-    progress = _resume(objective, averaged, optimisers, directory, fabric)
     wrapped, *optimisers = fabric.setup(objective, *optimisers)
     averaged.to(fabric.device)
+    # Now that the weights are on the device: what optimisers remember is read to where these are.
+    progress = _resume(objective, averaged, optimisers, directory)
     log = _Log(directory, config, fabric, report, progress)
     begun, first_step = time.perf_counter(), progress.step
     already = progress.seconds
     while progress.step < config.steps and not progress.stopped_early:
         rate = config.learning_rate_at(progress.step)
+        # Dropout and random quantile levels draw from torch's own generator; so that they, too, are
+        # told by the step, and differ between processes.
+        torch.manual_seed(progress.step * fabric.world_size + fabric.global_rank)
         loss, norm, count = _step(
             wrapped, optimisers, batches_at(progress.step), rate, config, fabric
         )
@@ -167,14 +173,21 @@ def train(
         ):
             found = validate(averaged)
             _judge(found, progress, config)
-        saves = ends or progress.stopped_early or progress.step % config.save_every == 0
+        best = bool(found) and progress.validations_since == 0
+        saves = (
+            ends
+            or progress.stopped_early
+            or progress.step % config.save_every == 0
+            or (best and config.patience > 0)
+        )
         per_step = now / (progress.step - first_step)
         log.add(loss, norm, count, rate, progress, found, per_step, forced=saves)
         if saves:
             if fabric.is_global_zero:
-                _save(objective, averaged, optimisers, progress, directory)
-                if not config.patience or progress.validations_since == 0:
+                # First what is made of the weights: a run that ends in between makes it again.
+                if not config.patience or best or progress.best == float("inf"):
                     on_save(averaged)
+                _save(objective, averaged, optimisers, progress, directory)
             fabric.barrier()
         if over:
             break
@@ -298,26 +311,39 @@ def _checkpoints(directory: Path) -> list[Path]:
 def _resume(
     objective: nn.Module,
     averaged: nn.Module,
-    optimisers: Sequence[torch.optim.Optimizer],
+    optimisers: Sequence[Any],
     directory: Path,
-    fabric: Fabric,
 ) -> Progress:
     found = _checkpoints(directory)
     if not found:
         return Progress()
-    folder = found[-1]
+    weights, means, states, progress = _read_checkpoint(found[-1])
     try:
-        objective.load_state_dict(load_file(folder / "weights.safetensors"))
-        averaged.load_state_dict(load_file(folder / "averaged.safetensors"))
-        states = torch.load(folder / "optimisers.pt", map_location="cpu", weights_only=True)
+        objective.load_state_dict(weights)
+        averaged.load_state_dict(means)
         for optimiser, state in zip(optimisers, states, strict=True):
             optimiser.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder} was written by a run of another model or optimiser; train in another folder "
-            f"({str(error).splitlines()[0]})"
+            f"{found[-1]} was written by a run of another model or optimiser; train in another "
+            f"folder ({str(error).splitlines()[0]})"
         ) from error
-    return Progress(**json.loads((folder / "progress.json").read_text()))
+    return progress
+
+
+def _read_checkpoint(folder: Path) -> tuple[Any, Any, Any, Progress]:
+    """Weights, their mean, what optimisers remember, and where the run stood."""
+    try:
+        return (
+            load_file(folder / "weights.safetensors"),
+            load_file(folder / "averaged.safetensors"),
+            torch.load(folder / "optimisers.pt", map_location="cpu", weights_only=True),
+            Progress(**json.loads((folder / "progress.json").read_text())),
+        )
+    except Exception as error:
+        # Three formats fail in types of their own; each means that the folder is not whole.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{folder} is damaged; delete it to begin anew ({reason})") from error
 
 
 class _Log:
@@ -337,12 +363,10 @@ class _Log:
         self.board: Any = None
         if not self.writes:
             return
+        if config.tensorboard:
+            self.board = _board(directory)
         directory.mkdir(parents=True, exist_ok=True)
         _trim(self.path, progress.step)
-        if config.tensorboard:
-            from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-
-            self.board = TensorBoardLogger(directory, name="tensorboard", version="")
 
     def add(
         self,
@@ -382,6 +406,18 @@ class _Log:
             numbers = {name: float(value) for name, value in row.items() if value != ""}
             self.board.log_metrics(numbers, progress.step)
         self.report(row)
+
+
+def _board(directory: Path) -> Any:
+    """Lightning's logger for TensorBoard; it writes nothing before its first line."""
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(directory, name="tensorboard", version="")
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "tensorboard = true needs a package that is missing; pip install tensorboardX"
+        ) from error
 
 
 def _trim(path: Path, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +16,25 @@ from lightning_fabric import Fabric
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from llamacast.data.corpora import Corpus, DataSet, HoldOut, Mixture, join, read_corpus
+from llamacast.data.corpora import (
+    SHORTEST_SERIES,
+    Corpus,
+    DataSet,
+    HoldOut,
+    Mixture,
+    join,
+    read_corpus,
+)
 from llamacast.data.synthetic import synthesise
 from llamacast.data.windows import WindowShape, draw_windows
-from llamacast.forecast import DataError, TrainingRecord
+from llamacast.forecast import CheckpointError, DataError, TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import LagLlamaConfig, lag_llama
 from llamacast.model.lag_llama import LagLlama
 from llamacast.training.augment import AugmentConfig, augment
 from llamacast.training.batches import CorpusOnDevice, CutWindows
-from llamacast.training.loop import LOG_FILE, Batch, LoopConfig, Progress, Row, train
-from llamacast.training.validation import HeldBack
+from llamacast.training.loop import CHECKPOINTS, LOG_FILE, Batch, LoopConfig, Progress, Row, train
+from llamacast.training.validation import HORIZON, HeldBack, num_origins
 
 MODEL_DIRECTORY = "model"
 SHORTEST_OBSERVED = 4
@@ -83,6 +92,10 @@ class PretrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     model: LagLlamaConfig = field(default_factory=lag_llama)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative; got {self.seed}")
 
 
 class Batches:
@@ -214,9 +227,17 @@ def pretrain(
     A new run begins with drawn weights, or with those of the checkpoint `start_from` (in place of
     `config.model`). `directory` receives `checkpoints/` (to go on), `log.csv`, and `model/` (the
     averaged weights so far). `minutes` ends this sitting, not the run.
+
+    Raises:
+        DataError: if the corpus leaves nothing to learn from, or `config` asks of it what it has not.
+        CheckpointError: if there is no checkpoint at `start_from`, or the run is of another model.
     """
     fabric = fabric or Fabric(devices=1)
     network, seen_before = _network(config, start_from)
+    # Windows must be as long as the weights want them that are trained.
+    config = dataclasses.replace(config, model=network.config)
+    _check_share(config.windows, fabric.world_size)
+    _check_model(config.model, directory)
     objective = NextValue(network)
     batches = Batches(corpus, config, fabric.device)
     validate = _validation(batches, config, fabric)
@@ -256,11 +277,42 @@ def _network(config: PretrainConfig, start_from: Path | None) -> tuple[LagLlama,
     return network, ()
 
 
+def _check_share(windows: WindowConfig, num_processes: int) -> None:
+    fewest = windows.tokens_per_batch // max(windows.lengths)
+    if fewest < num_processes:
+        raise DataError(
+            f"[windows] a batch may be {fewest} windows of {max(windows.lengths)}, too few for "
+            f"{num_processes} processes; raise tokens_per_batch to "
+            f"{num_processes * max(windows.lengths)}"
+        )
+
+
+def _check_model(model: LagLlamaConfig, directory: Path) -> None:
+    """Refuse to go on with weights that mean something else, though they may be of the same shapes."""
+    known = directory / MODEL_DIRECTORY / checkpoint.CONFIG_FILE
+    if not (directory / CHECKPOINTS).exists() or not known.exists():
+        return
+    before, now = (dataclasses.asdict(one) for one in (checkpoint.read_config(known), model))
+    if before != now:
+        changed = ", ".join(name for name in now if now[name] != before[name])
+        raise CheckpointError(
+            f"{directory} holds a run of another model (it differs in {changed}); train in another "
+            "folder"
+        )
+
+
 def _validation(
     batches: Batches, config: PretrainConfig, fabric: Fabric
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    """CRPS of forecasts of what is held back; None where nothing is."""
-    if (batches.train_lengths == batches.real.lengths).all():
+    """CRPS of forecasts of what is held back; None where no series has enough of it."""
+    origins = num_origins(batches.real, batches.train_lengths)
+    if origins.max() < SHORTEST_SERIES:
+        if config.loop.patience:
+            raise DataError(
+                "[loop] patience stops by what is held back, and no series is held back by "
+                f"{SHORTEST_SERIES + HORIZON - 1} steps or more; raise [hold_out] share or leave "
+                "patience out"
+            )
         return None
     held_back = HeldBack(
         batches.real,

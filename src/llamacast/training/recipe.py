@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def read_recipe(path: Path) -> Recipe:
         DataError: names the key that is not known, or whose value is of the wrong kind or range.
     """
     try:
-        keys = tomllib.loads(path.read_text())
+        keys = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a recipe in TOML ({error})") from error
     training = {field.name for field in dataclasses.fields(PretrainConfig)}
@@ -87,7 +88,8 @@ def _build(kind: Any, keys: Any, place: str) -> Any:
     try:
         return kind(**values)
     except ValueError as error:
-        raise ValueError(f"[{place}] {error}" if place else str(error)) from error
+        told = place and place != "training"
+        raise ValueError(f"[{place}] {error}" if told else str(error)) from error
 
 
 def _under(place: str, name: str) -> str:
@@ -113,7 +115,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         return Path(_checked(isinstance(value, str), value, "a path", place))
     if kind is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return float(_checked(number, value, "a number", place))
+        return float(_checked(number and math.isfinite(value), value, "a number", place))
     return _checked(type(value) is kind, value, f"of type {kind.__name__}", place)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from llamacast.data.calendar import season_length
@@ -25,8 +25,19 @@ NUM_SAMPLES = 24
 SMALLEST_SCORE, LARGEST_SCORE = 0.01, 10.0
 
 
+def num_origins(
+    corpus: Corpus, begins: Shaped[np.ndarray, " series"]
+) -> Shaped[np.ndarray, " series"]:
+    """From how many steps of each series that are not trained on a whole horizon can be forecast."""
+    left = np.maximum(corpus.lengths - HORIZON + 1 - begins, 0)
+    return np.where(corpus.moves, left, 0)
+
+
 class HeldBack:
-    """The same windows of what was held back, forecast each time one asks."""
+    """The same windows of what was held back, forecast each time one asks.
+
+    They lie on the CPU, where their scores are taken in float64, which not every device has.
+    """
 
     def __init__(
         self,
@@ -41,18 +52,17 @@ class HeldBack:
         """`begins` is the first step of each series that is not trained on.
 
         Raises:
-            DataError: if no series has steps enough.
+            DataError: if no series has 8 origins (see `num_origins`).
         """
         self.shape = WindowShape(max_lag + CONTEXT_LENGTH, HORIZON, CONTEXT_LENGTH + HORIZON)
         ends = np.maximum(corpus.lengths - HORIZON + 1, 0)
-        left = np.where(begins < corpus.lengths, np.maximum(ends - begins, 0), 0)
-        chances = corpus.probabilities(mixture, left, 1)
+        chances = corpus.probabilities(mixture, num_origins(corpus, begins), 1)
         rng = np.random.default_rng((seed, 2**32 - 1))
         draws = draw_windows(rng, chances, begins, ends, num_windows, self.shape)
-        self.windows = on_device.cut(draws, self.shape)
+        self.windows = on_device.cut(draws, self.shape).to(torch.device("cpu"))
         past, seen = self.windows.values[:, :-HORIZON], self.windows.observed[:, :-HORIZON]
         seasons = [season_length(corpus.frequencies[number]) for number in draws.series]
-        errors = mean_seasonal_error(past, seen, torch.tensor(seasons, device=on_device.device))
+        errors = mean_seasonal_error(past, seen, torch.tensor(seasons))
         # Where seasonal naive has been perfect, or a history is shorter than a season.
         scale = location_and_scale(past.double(), seen, LagLlamaConfig())[1].squeeze(1)
         self.error_before = torch.where(errors > 0, errors, scale)
@@ -68,11 +78,11 @@ class HeldBack:
         network.eval()
         paths = sample_paths(
             network,
-            windows.values[:, :-HORIZON].double().cpu(),
-            windows.observed[:, :-HORIZON].cpu(),
+            windows.values[:, :-HORIZON].double(),
+            windows.observed[:, :-HORIZON],
             windows.calendar,
             self.uniforms,
-        ).to(windows.values.device)
+        )
         actual, seen = windows.values[:, -HORIZON:].double(), windows.observed[:, -HORIZON:]
         scores = sample_crps(paths, actual)
         scaled = (scores * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1) / self.error_before
