@@ -25,18 +25,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llamacast.data.corpora import HoldOut, Mixture, read_corpus
+from llamacast.data.corpora import HoldOut, Mixture, paper_mixture, read_corpus
 from llamacast.model import checkpoint
 from llamacast.model.config import lag_llama, paper_lag_llama
 from llamacast.training.augment import AugmentConfig, published
+from llamacast.training.batches import Batches
+from llamacast.training.config import PretrainConfig, SyntheticConfig, WindowConfig
 from llamacast.training.loop import LoopConfig
-from llamacast.training.pretrain import (
-    Batches,
-    PretrainConfig,
-    SyntheticConfig,
-    WindowConfig,
-    pretrain,
-)
+from llamacast.training.pretrain import pretrain
 from llamacast.training.validation import HeldBack
 
 RESULTS = Path(__file__).parent / "results"
@@ -118,7 +114,7 @@ def variants(steps: int) -> dict[str, tuple[str, PretrainConfig]]:
         ),
         "paper-mixture": (
             "every series drawn as often",
-            replace(base, mixture=Mixture(points_exponent=0.0, series_exponent=1.0)),
+            replace(base, mixture=paper_mixture()),
         ),
         "short": (
             "windows of 64 and 128 only",

@@ -40,7 +40,7 @@ STRANGERS: dict[str, set[str]] = {
 
 # Each extra is imported in one file only.
 ONE_PLACE_ONLY = {
-    "lightning_fabric": {"training.loop", "training.pretrain"},
+    "lightning_fabric": {"training.loop", "training.log", "training.pretrain"},
     "tensorboardX": set(),
     "typer": {"interfaces.cli"},
     "statsforecast": {"evaluation.statistical"},

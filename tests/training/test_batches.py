@@ -1,96 +1,58 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from llamacast.data.calendar import calendar_features, stamps_from
-from llamacast.data.corpora import read_corpus
-from llamacast.data.windows import Draws, WindowShape, draw_windows
-from llamacast.training.batches import CorpusOnDevice
-
-FREQUENCIES = ("10s", "min", "5min", "h", "2h", "D", "B", "W-WED", "2W-SUN", "MS", "ME", "QS", "YE")
-SHAPE = WindowShape(history=60, horizon=8, num_steps=20)
+from llamacast.training.batches import Batches
+from llamacast.training.config import SyntheticConfig
+from tests.training.small_run import CPU, SMALL, config
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """Values that tell their own place: 1000 * series + step; a gap in each."""
-    targets = []
-    for number in range(len(FREQUENCIES)):
-        values = 1000.0 * number + np.arange(40 + 5 * number)
-        values[7] = np.nan
-        targets.append(values.astype(np.float32))
-    path = tmp_path_factory.mktemp("corpus") / "counting.parquet"
-    pd.DataFrame(
-        {
-            "item_id": FREQUENCIES,
-            "start": pd.Timestamp("1969-12-30 21:55:00"),
-            "freq": FREQUENCIES,
-            "target": targets,
-        }
-    ).to_parquet(path)
-    return read_corpus(path)
+def test_a_batch_is_told_by_its_step(corpus):
+    one, two = (Batches(corpus, config(), CPU).at(3) for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = Batches(corpus, config(), CPU).at(4)
+    assert other["values"].shape != one["values"].shape or not torch.equal(
+        other["values"], one["values"]
+    )
 
 
-@pytest.fixture(scope="module")
-def cut(corpus):
-    rng = np.random.default_rng(0)
-    chances = np.full(corpus.num_series, 1 / corpus.num_series)
-    draws = draw_windows(rng, chances, np.zeros_like(corpus.lengths), corpus.lengths, 400, SHAPE)
-    return draws, CorpusOnDevice(corpus, torch.device("cpu")).cut(draws, SHAPE)
+def test_a_batch_fits_the_network(corpus):
+    batch = Batches(corpus, config(), CPU).at(0)
+    num_tokens = batch["calendar"].shape[1] - 1
+    assert batch["values"].shape[1] == SMALL.max_lag + num_tokens + 1
+    assert batch["values"].shape[0] * num_tokens == 256
+    assert 1 <= batch["values"].shape[1] - int(batch["history_length"]) <= num_tokens // 2
+    assert 0 < batch["count"] == batch["counts"].sum() <= 256
 
 
-def shown(draws, row, length):
-    """Steps of a series that a window shows, by their places in it."""
-    steps = draws.origins[row] + np.arange(-SHAPE.history, SHAPE.horizon)
-    return steps, (steps >= draws.firsts[row]) & (steps < length)
+def test_processes_and_parts_share_a_batch(corpus):
+    batches = Batches(corpus, config(), CPU)
+    whole = batches.at(5)
+    parts = [part for rank in range(3) for part in batches.shared(5, rank, 3, 2)]
+    assert sum(part["count"] for part in parts) == whole["count"]
+    shared = torch.cat([part["values"] for part in parts])
+    assert sorted(map(tuple, shared.tolist())) == sorted(map(tuple, whole["values"].tolist()))
 
 
-def test_windows_are_pieces_of_their_series(corpus, cut):
-    draws, windows = cut
-    assert windows.values.shape == windows.observed.shape == (400, 68)
-    for row, series in enumerate(draws.series):
-        whole = corpus.series(series)
-        steps, within = shown(draws, row, len(whole))
-        expected = np.where(within, whole[np.clip(steps, 0, len(whole) - 1)], np.nan)
-        np.testing.assert_array_equal(windows.observed[row], ~np.isnan(expected))
-        np.testing.assert_array_equal(windows.values[row], np.nan_to_num(expected))
+def test_what_is_held_back_is_never_trained_on(corpus):
+    marked = dataclasses.replace(corpus, values=corpus.values.copy())
+    plan = config()
+    held = np.flatnonzero(marked.train_lengths(plan.hold_out) == 0)
+    assert len(held) > 0
+    for number in held:
+        marked.series(number)[:] = np.arange(400) * 1e6
+    batches = Batches(marked, plan, CPU)
+    assert max(float(batches.at(step)["values"].max()) for step in range(50)) < 100
 
 
-def test_the_calendar_is_that_of_forecasts_at_every_frequency(corpus, cut):
-    draws, windows = cut
-    seen = set()
-    for row, series in enumerate(draws.series):
-        length, frequency = int(corpus.lengths[series]), corpus.frequencies[series]
-        _, within = shown(draws, row, length)
-        within = within[-SHAPE.num_steps :] & draws.with_calendar[row]
-        stamps = stamps_from(corpus.starts[series], frequency, 0, length)
-        steps = draws.origins[row] + SHAPE.horizon - SHAPE.num_steps + np.arange(SHAPE.num_steps)
-        expected = np.zeros((SHAPE.num_steps, 6), dtype=np.float32)
-        expected[within] = calendar_features(stamps, frequency)[steps[within]]
-        np.testing.assert_allclose(windows.calendar[row], expected, atol=1e-6)
-        seen.add(series)
-    assert len(seen) == len(FREQUENCIES)
-
-
-def test_steps_held_back_are_not_shown(corpus):
-    ends = torch.full((corpus.num_series,), 20)
-    draws = Draws(*(np.array([n]) for n in (2, 18, 0)), np.array([True]))
-    windows = CorpusOnDevice(corpus, torch.device("cpu")).cut(draws, SHAPE, ends)
-    assert windows.values.max() == 2019.0
-    assert windows.observed[0, -8:].tolist() == [True, True] + [False] * 6
-
-
-def test_years_that_stamps_cannot_tell_are_not_asked_for(tmp_path):
-    series = np.random.default_rng(0).normal(size=40).astype(np.float32)
-    start = pd.Timestamp("2021-01-01")
-    frame = pd.DataFrame({"item_id": ["a"], "start": start, "freq": "YS", "target": [series]})
-    frame.to_parquet(tmp_path / "years.parquet")
-    corpus = read_corpus(tmp_path)
-    shape = WindowShape(history=60, horizon=400, num_steps=420)
-    draws = Draws(*(np.array([n]) for n in (0, 30, 0)), np.array([True]))
-    windows = CorpusOnDevice(corpus, torch.device("cpu")).cut(draws, shape)
-    assert windows.calendar[0, :30].any()
-    assert not windows.calendar[0, 30:].any()
+def test_synthetic_series_join_in_their_share(corpus):
+    plan = config(synthetic=SyntheticConfig(share=0.3, num_series=60))
+    batches = Batches(corpus, plan, CPU)
+    made = batches._chances[16][corpus.num_series :]
+    assert made.sum() == pytest.approx(0.3)
+    again = Batches(corpus, plan, CPU)
+    assert all(torch.equal(batches.at(7)[name], part) for name, part in again.at(7).items())

@@ -9,7 +9,9 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from llamacast.forecast import CheckpointError, DataError
-from llamacast.training.loop import CHECKPOINTS, LOG_FILE, LoopConfig, train
+from llamacast.training.log import LOG_FILE
+from llamacast.training.loop import LoopConfig, train
+from llamacast.training.state import CHECKPOINTS
 
 
 class Layers(nn.Module):
@@ -263,6 +265,14 @@ def test_a_step_without_finite_gradients_changes_nothing(tmp_path):
     after, progress = run(tmp_path, config(3), batches=broken)
     assert progress.step == 3
     assert_same(before, after)
+
+
+def test_a_run_without_finite_gradients_is_given_up(tmp_path):
+    def broken(step):
+        return [dict(part, x=part["x"] * torch.nan) for part in batch_at(step)]
+
+    with pytest.raises(DataError, match=r"50 steps in a row.*lower \[loop\] learning_rate"):
+        run(tmp_path, config(100), batches=broken)
 
 
 def test_tensorboard_gets_the_same_lines(tmp_path):

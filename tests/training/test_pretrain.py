@@ -8,85 +8,19 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from lightning_fabric import Fabric
 
 from llamacast.data.calendar import parse_frequency
-from llamacast.data.corpora import DataSet, HoldOut, join, read_corpus
+from llamacast.data.corpora import DataSet, HoldOut, Mixture, join
 from llamacast.forecast import CheckpointError, DataError, TrainingRecord
 from llamacast.model import checkpoint
-from llamacast.model.config import lag_llama
+from llamacast.training import pretrain as module
+from llamacast.training.batches import Batches, take
 from llamacast.training.loop import LoopConfig
-from llamacast.training.pretrain import (
-    Batches,
-    NextValue,
-    PretrainConfig,
-    SyntheticConfig,
-    WindowConfig,
-    plot_losses,
-    pretrain,
-    take,
-)
-
-SMALL = dataclasses.replace(
-    lag_llama(), num_layers=1, num_heads=2, head_width=4, feedforward_width=16, lags=(0, 1, 23)
-)
-WINDOWS = WindowConfig(tokens_per_batch=256, lengths=(16, 32), length_weights=(1.0, 1.0))
-CPU = torch.device("cpu")
-
-
-def config(steps=1, **changes):
-    loop = {"learning_rate": 3e-3, "log_every": 10, "save_every": 30, "warmup_steps": 5}
-    loop |= {"average_steps": 10}
-    changes = {"hold_out": HoldOut(0.1), **changes}
-    return PretrainConfig(
-        windows=WINDOWS, model=SMALL, loop=LoopConfig(steps=steps, **loop), **changes
-    )
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    rng = np.random.default_rng(0)
-    wave = np.sin(np.arange(400) * 2 * np.pi / 24)
-    frame = pd.DataFrame(
-        {
-            "item_id": [str(n) for n in range(40)],
-            "start": pd.Timestamp("2020-01-01"),
-            "freq": "h",
-            "target": [(wave + rng.normal(0, 0.1, 400)).astype(np.float32) for _ in range(40)],
-        }
-    )
-    frame.to_parquet(tmp_path / "waves.parquet")
-    return read_corpus(tmp_path / "waves.parquet")
-
-
-def test_a_batch_is_told_by_its_step(corpus):
-    one, two = (Batches(corpus, config(), CPU).at(3) for _ in range(2))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    other = Batches(corpus, config(), CPU).at(4)
-    assert other["values"].shape != one["values"].shape or not torch.equal(
-        other["values"], one["values"]
-    )
-
-
-def test_a_batch_fits_the_network(corpus):
-    batch = Batches(corpus, config(), CPU).at(0)
-    num_tokens = batch["calendar"].shape[1] - 1
-    assert batch["values"].shape[1] == SMALL.max_lag + num_tokens + 1
-    assert batch["values"].shape[0] * num_tokens == 256
-    assert 1 <= batch["values"].shape[1] - int(batch["history_length"]) <= num_tokens // 2
-    assert 0 < batch["count"] == batch["counts"].sum() <= 256
-
-
-def test_processes_and_parts_share_a_batch(corpus):
-    batches = Batches(corpus, config(), CPU)
-    whole = batches.at(5)
-    parts = [part for rank in range(3) for part in batches.shared(5, rank, 3, 2)]
-    assert sum(part["count"] for part in parts) == whole["count"]
-    shared = torch.cat([part["values"] for part in parts])
-    assert sorted(map(tuple, shared.tolist())) == sorted(map(tuple, whole["values"].tolist()))
+from llamacast.training.pretrain import NextValue, plot_losses, pretrain
+from tests.training.small_run import CPU, SMALL, config
 
 
 def test_pretraining_lowers_the_loss_and_leaves_a_loadable_model(corpus, tmp_path):
@@ -96,7 +30,7 @@ def test_pretraining_lowers_the_loss_and_leaves_a_loadable_model(corpus, tmp_pat
     progress = pretrain(corpus, tmp_path / "run", plan, report=rows.append)
     assert progress.step == 60
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.2
-    scores = [row["validation_crps"] for row in rows if row["validation_crps"] != ""]
+    scores = [row["validation_crps"] for row in rows if "validation_crps" in row]
     assert len(scores) == 2
     assert scores[1] < scores[0]
     assert rows[-1]["tokens_per_second"] > 0
@@ -125,26 +59,6 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_windows(corpus):
     with torch.no_grad():
         alone = [network(take(batch, torch.tensor([n]))) for n in range(len(batch["values"]))]
         torch.testing.assert_close(torch.stack(alone).sum(), network(batch), rtol=1e-4, atol=1e-3)
-
-
-def test_what_is_held_back_is_never_trained_on(corpus):
-    marked = dataclasses.replace(corpus, values=corpus.values.copy())
-    plan = config()
-    held = np.flatnonzero(marked.train_lengths(plan.hold_out) == 0)
-    assert len(held) > 0
-    for number in held:
-        marked.series(number)[:] = np.arange(400) * 1e6
-    batches = Batches(marked, plan, CPU)
-    assert max(float(batches.at(step)["values"].max()) for step in range(50)) < 100
-
-
-def test_synthetic_series_join_in_their_share(corpus):
-    plan = config(synthetic=SyntheticConfig(share=0.3, num_series=60))
-    batches = Batches(corpus, plan, CPU)
-    made = batches._chances[16][corpus.num_series :]
-    assert made.sum() == pytest.approx(0.3)
-    again = Batches(corpus, plan, CPU)
-    assert all(torch.equal(batches.at(7)[name], part) for name, part in again.at(7).items())
 
 
 def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
@@ -181,7 +95,7 @@ def few_series(length):
 def test_what_is_held_back_may_be_too_short_to_validate(tmp_path):
     rows = []
     pretrain(few_series(200), tmp_path / "run", config(2), report=rows.append)
-    assert rows[-1]["validation_crps"] == ""
+    assert "validation_crps" not in rows[-1]
     pretrain(few_series(400), tmp_path / "longer", config(2), report=rows.append)
     assert rows[-1]["validation_crps"] > 0
 
@@ -206,11 +120,24 @@ def test_a_negative_seed_is_refused():
         config(seed=-1)
 
 
-def test_a_run_of_another_model_is_refused(corpus, tmp_path):
-    pretrain(corpus, tmp_path, config(1))
-    other = dataclasses.replace(SMALL, lags=(0, 2, 23))  # weights of the same shapes
-    with pytest.raises(CheckpointError, match="differs in lags"):
-        pretrain(corpus, tmp_path, dataclasses.replace(config(2), model=other))
+def test_a_run_that_differs_is_refused(corpus, tmp_path):
+    plan = config(1)
+    pretrain(corpus, tmp_path / "run", plan)
+    other = dataclasses.replace(SMALL, lags=(0, 1, 12))
+    changes = {
+        r"model\.lags": {"model": other},
+        "seed": {"seed": 1},
+        r"hold_out\.share": {"hold_out": HoldOut(0.2)},
+        r"mixture\.weights\.waves": {"mixture": Mixture(weights={"waves": 2.0})},
+    }
+    for told, change in changes.items():
+        with pytest.raises(CheckpointError, match=f"differs in {told}; train in another"):
+            pretrain(corpus, tmp_path / "run", dataclasses.replace(plan, **change))
+    more = corpus.join(dataclasses.replace(corpus, datasets=["more"]))
+    with pytest.raises(CheckpointError, match=r"data\.more"):
+        pretrain(more, tmp_path / "run", plan)
+    longer = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, steps=2))
+    assert pretrain(corpus, tmp_path / "run", longer).step == 2
 
 
 def test_calm_windows_are_told_apart_in_mixed_precision(corpus):
@@ -270,6 +197,15 @@ def test_two_processes_are_one_on_the_same_batch(corpus, tmp_path):
     assert shared_losses == pytest.approx(losses, abs=2e-4)
     for name, weight in alone.state_dict().items():
         torch.testing.assert_close(shared.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_too_little_memory_is_told_with_what_to_do(corpus, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(module, "pretrain", full)
+    with pytest.raises(DataError, match="raise \\[loop\\] accumulate"):
+        module.run_pretraining(tmp_path / "waves.parquet", tmp_path / "run", config(1))
 
 
 def test_the_network_may_be_compiled(corpus, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from llamacast.forecast import DataError
 from llamacast.model.config import lag_llama
-from llamacast.training.pretrain import PretrainConfig
+from llamacast.training.config import PretrainConfig
 from llamacast.training.recipe import Note, Recipe, read_recipe
 
 

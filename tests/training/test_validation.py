@@ -8,8 +8,8 @@ import torch
 from llamacast.data.corpora import Mixture, read_corpus
 from llamacast.model.config import lag_llama
 from llamacast.model.lag_llama import LagLlama
-from llamacast.training.batches import CorpusOnDevice
 from llamacast.training.validation import HeldBack, mean_seasonal_error, sample_crps
+from llamacast.training.windows import CorpusOnDevice
 
 
 def test_crps_is_scoringrules():

@@ -180,21 +180,6 @@ class Corpus:
                 f"{key}: there is no data set {sorted(unknown)[0]!r} in the corpus; take it out"
             )
 
-    def select(self, chosen: npt.NDArray[np.bool_]) -> Corpus:
-        """The corpus of some of its series; data sets without any are gone."""
-        parts = [
-            DataSet(
-                name,
-                [self.ids[n] for n in rows],
-                [self.series(n) for n in rows],
-                self.starts[rows],
-                [self.frequencies[n] for n in rows],
-            )
-            for number, name in enumerate(self.datasets)
-            if (rows := np.flatnonzero(chosen & (self.dataset_of == number)).tolist())
-        ]
-        return join(parts)
-
     def join(self, other: Corpus) -> Corpus:
         """This corpus and then another."""
         return Corpus(

@@ -255,6 +255,7 @@ def pretrain(
         if minutes is not None and not minutes > 0:
             _refuse(f"--minutes must be above 0; got {minutes:g}")
         from llamacast.forecaster import find_checkpoint
+        from llamacast.training.log import written
         from llamacast.training.pretrain import run_pretraining
         from llamacast.training.recipe import Recipe, read_recipe
 
@@ -274,10 +275,10 @@ def pretrain(
             precision=plan.precision,
             threads=threads,
             licences=plan.licences,
-            report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in row.items() if v != "")),
+            report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in written(row).items())),
         )
         told = f"{output / 'model'} is at step {progress.step} of {training.loop.steps}"
-        typer.echo(told + (", stopped early" if progress.stopped_early else ""), err=True)
+        _tell(told + (", stopped early" if progress.stopped_early else ""))
 
 
 @app.command("gift-eval")
@@ -397,8 +398,14 @@ def _errors_in_one_line(interrupted: str = "nothing was written") -> Iterator[No
 
 
 def _refuse(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    _tell(f"error: {message}")
     sys.exit(EXIT_BAD_INPUT)
+
+
+def _tell(message: str) -> None:
+    """One line beside the results; of the processes that torchrun starts, the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(message, err=True)
 
 
 def _numbers(text: str, option: str, largest: float) -> list[float]:

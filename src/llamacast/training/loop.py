@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from llamacast.forecast import CheckpointError, DataError
+from llamacast.forecast import DataError
+from llamacast.training.log import Log, Row
 from llamacast.training.muon import Muon
+from llamacast.training.state import Progress, resume, save
 
-LOG_FILE = "log.csv"
-CHECKPOINTS = "checkpoints"
-LOG_FIELDS = (
-    "step",
-    "minutes",
-    "loss",
-    "validation_loss",
-    "validation_crps",
-    "learning_rate",
-    "gradient_norm",
-    "tokens_per_second",
-    "minutes_left",
-)
 # A mean of weights over few steps is worth nothing; its horizon grows with the run up to what is asked.
 AVERAGE_START = 10
+# Steps in a row whose gradients are not finite, and that are left out, before a run is given up.
+MOST_BROKEN_STEPS = 50
 
 Batch = dict[str, Tensor]
 """What an objective takes. `"count"` is the number of terms that its loss is the sum of."""
 
 Validate = Callable[[nn.Module], dict[str, float]]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -105,19 +90,6 @@ class LoopConfig:
         return self.learning_rate * min(1.0, rise, max(0.0, fall))
 
 
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    step: int = 0
-    seconds: float = 0.0
-    """Training time over all sittings."""
-    best: float = float("inf")
-    """Lowest validation so far: CRPS where there is one, else loss."""
-    validations_since: int = 0
-    stopped_early: bool = False
-
-
 def train(
     objective: nn.Module,
     batches_at: Callable[[int], Sequence[Batch]],
@@ -149,49 +121,71 @@ def train(
     wrapped, *optimisers = fabric.setup(objective, *optimisers)
     averaged.to(fabric.device)
     # Now that the weights are on the device: what optimisers remember is read to where these are.
-    progress = _resume(objective, averaged, optimisers, directory)
-    log = _Log(directory, config, fabric, report, progress)
-    begun, first_step = time.perf_counter(), progress.step
-    already = progress.seconds
+    progress = resume(objective, averaged, optimisers, directory)
+    log = Log(directory, config.log_every, config.tensorboard, fabric, report, progress)
+    begun, first = time.perf_counter(), Progress(progress.step, progress.seconds)
+    num_broken = 0
     while progress.step < config.steps and not progress.stopped_early:
         rate = config.learning_rate_at(progress.step)
         # Dropout and random quantile levels draw from torch's own generator; so that they, too, are
         # told by the step, and differ between processes.
         torch.manual_seed(progress.step * fabric.world_size + fabric.global_rank)
-        loss, norm, count = _step(
-            wrapped, optimisers, batches_at(progress.step), rate, config, fabric
-        )
+        taken = _step(wrapped, optimisers, batches_at(progress.step), rate, config, fabric)
+        num_broken = 0 if taken.is_finite else num_broken + 1
+        _give_up_after(num_broken, progress, rate)
         progress.step += 1
         _average(averaged, objective, config.average_steps, progress.step)
         now = time.perf_counter() - begun
-        progress.seconds = already + now
+        progress.seconds = first.seconds + now
         over = fabric.broadcast(minutes is not None and now >= 60 * minutes)
-        ends = over or progress.step == config.steps
+        last = progress.step == config.steps
         found: dict[str, float] = {}
-        if validate and (
-            progress.step % config.validate_every == 0 or progress.step == config.steps
-        ):
+        if validate and (last or progress.step % config.validate_every == 0):
             found = validate(averaged)
             _judge(found, progress, config)
         best = bool(found) and progress.validations_since == 0
         saves = (
-            ends
+            last
+            or over
             or progress.stopped_early
             or progress.step % config.save_every == 0
             or (best and config.patience > 0)
         )
-        per_step = now / (progress.step - first_step)
-        log.add(loss, norm, count, rate, progress, found, per_step, forced=saves)
+        log.remember(taken.loss)
+        if saves or log.is_due(progress):
+            per_step = now / (progress.step - first.step)
+            log.add(
+                progress,
+                {
+                    **found,
+                    "learning_rate": rate,
+                    "gradient_norm": taken.gradient_norm,
+                    "tokens_per_second": taken.num_terms / per_step,
+                    "minutes_left": (config.steps - progress.step) * per_step / 60,
+                },
+            )
         if saves:
             if fabric.is_global_zero:
                 # First what is made of the weights: a run that ends in between makes it again.
                 if not config.patience or best or progress.best == float("inf"):
                     on_save(averaged)
-                _save(objective, averaged, optimisers, progress, directory)
+                save(objective, averaged, optimisers, progress, directory)
             fabric.barrier()
         if over:
             break
     return progress
+
+
+class Taken(NamedTuple):
+    """A step."""
+
+    loss: float
+    """Mean over all terms."""
+    gradient_norm: float
+    """Before it was clipped."""
+    num_terms: float
+    is_finite: bool
+    """Whether weights have moved; a step whose gradients are not finite is left out."""
 
 
 def _step(
@@ -201,8 +195,7 @@ def _step(
     rate: float,
     config: LoopConfig,
     fabric: Fabric,
-) -> tuple[float, float, float]:
-    """One step; the mean loss, the gradients' norm before they were clipped, and the terms."""
+) -> Taken:
     objective.train()
     for optimiser in optimisers:
         optimiser.zero_grad()
@@ -222,10 +215,20 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), config.gradient_clip)
     mean = fabric.all_reduce(total, reduce_op="mean")
     assert isinstance(mean, Tensor)
-    if torch.isfinite(norm):
+    is_finite = bool(norm.isfinite())
+    if is_finite:
         for optimiser in optimisers:
             optimiser.step()
-    return mean.item(), norm.item(), count.item()
+    return Taken(mean.item(), norm.item(), count.item(), is_finite)
+
+
+def _give_up_after(num_broken: int, progress: Progress, rate: float) -> None:
+    if num_broken >= MOST_BROKEN_STEPS:
+        raise DataError(
+            f"the gradients of {num_broken} steps in a row, up to step {progress.step}, are not "
+            f"finite; lower [loop] learning_rate (now {rate:.3g}) and start anew, or go on from the "
+            "last checkpoint"
+        )
 
 
 def _without_exchange(objective: Any, fabric: Fabric, enabled: bool) -> AbstractContextManager[Any]:
@@ -274,159 +277,3 @@ def _judge(found: dict[str, float], progress: Progress, config: LoopConfig) -> N
     progress.validations_since = 0 if value < progress.best else progress.validations_since + 1
     progress.best = min(progress.best, value)
     progress.stopped_early = 0 < config.patience <= progress.validations_since
-
-
-def _save(
-    objective: nn.Module,
-    averaged: nn.Module,
-    optimisers: Sequence[Any],
-    progress: Progress,
-    directory: Path,
-) -> None:
-    """Write a folder beside, then rename it: an interruption leaves the last whole checkpoint."""
-    folder = directory / CHECKPOINTS
-    target = folder / f"step-{progress.step:08d}"
-    unfinished = folder / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    save_file(_contiguous(objective), unfinished / "weights.safetensors")
-    save_file(_contiguous(averaged), unfinished / "averaged.safetensors")
-    torch.save([one.state_dict() for one in optimisers], unfinished / "optimisers.pt")
-    (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(unfinished, target)
-    for older in _checkpoints(directory)[:-1]:
-        shutil.rmtree(older)
-
-
-def _contiguous(module: nn.Module) -> dict[str, Tensor]:
-    return {name: weight.contiguous() for name, weight in module.state_dict().items()}
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    return sorted((directory / CHECKPOINTS).glob("step-*"))
-
-
-def _resume(
-    objective: nn.Module,
-    averaged: nn.Module,
-    optimisers: Sequence[Any],
-    directory: Path,
-) -> Progress:
-    found = _checkpoints(directory)
-    if not found:
-        return Progress()
-    weights, means, states, progress = _read_checkpoint(found[-1])
-    try:
-        objective.load_state_dict(weights)
-        averaged.load_state_dict(means)
-        for optimiser, state in zip(optimisers, states, strict=True):
-            optimiser.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{found[-1]} was written by a run of another model or optimiser; train in another "
-            f"folder ({str(error).splitlines()[0]})"
-        ) from error
-    return progress
-
-
-def _read_checkpoint(folder: Path) -> tuple[Any, Any, Any, Progress]:
-    """Weights, their mean, what optimisers remember, and where the run stood."""
-    try:
-        return (
-            load_file(folder / "weights.safetensors"),
-            load_file(folder / "averaged.safetensors"),
-            torch.load(folder / "optimisers.pt", map_location="cpu", weights_only=True),
-            Progress(**json.loads((folder / "progress.json").read_text())),
-        )
-    except Exception as error:
-        # Three formats fail in types of their own; each means that the folder is not whole.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{folder} is damaged; delete it to begin anew ({reason})") from error
-
-
-class _Log:
-    """Lines of `log.csv`, and of TensorBoard's log where it is wanted."""
-
-    def __init__(
-        self,
-        directory: Path,
-        config: LoopConfig,
-        fabric: Fabric,
-        report: Callable[[Row], None],
-        progress: Progress,
-    ) -> None:
-        self.path, self.config, self.report = directory / LOG_FILE, config, report
-        self.writes = fabric.is_global_zero
-        self.losses: list[float] = []
-        self.board: Any = None
-        if not self.writes:
-            return
-        if config.tensorboard:
-            self.board = _board(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        _trim(self.path, progress.step)
-
-    def add(
-        self,
-        loss: float,
-        norm: float,
-        count: float,
-        rate: float,
-        progress: Progress,
-        found: dict[str, float],
-        seconds_per_step: float,
-        forced: bool,
-    ) -> None:
-        """Remember a step; write a line where one is due."""
-        self.losses.append(loss)
-        if not self.writes or not (forced or found or progress.step % self.config.log_every == 0):
-            return
-        row: Row = {
-            "step": progress.step,
-            "minutes": round(progress.seconds / 60, 2),
-            "loss": round(sum(self.losses) / len(self.losses), 4),
-            "validation_loss": "",
-            "validation_crps": "",
-            "learning_rate": f"{rate:.2e}",
-            "gradient_norm": round(norm, 3),
-            "tokens_per_second": round(count / seconds_per_step),
-            "minutes_left": round((self.config.steps - progress.step) * seconds_per_step / 60, 1),
-            **{name: round(value, 4) for name, value in found.items()},
-        }
-        self.losses.clear()
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, LOG_FIELDS)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        if self.board is not None:
-            numbers = {name: float(value) for name, value in row.items() if value != ""}
-            self.board.log_metrics(numbers, progress.step)
-        self.report(row)
-
-
-def _board(directory: Path) -> Any:
-    """Lightning's logger for TensorBoard; it writes nothing before its first line."""
-    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-
-    try:
-        return TensorBoardLogger(directory, name="tensorboard", version="")
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "tensorboard = true needs a package that is missing; pip install tensorboardX"
-        ) from error
-
-
-def _trim(path: Path, step: int) -> None:
-    """Drop lines written after the checkpoint that a run goes on from."""
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, LOG_FIELDS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)

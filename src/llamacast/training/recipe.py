@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from llamacast.forecast import DataError
-from llamacast.training.pretrain import PretrainConfig
+from llamacast.training.config import PretrainConfig
 
 
 @dataclass(frozen=True)

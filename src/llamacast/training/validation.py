@@ -15,7 +15,7 @@ from llamacast.model.lag_llama import LagLlama
 from llamacast.model.scaling import location_and_scale
 from llamacast.sampling.engine import sample_paths
 from llamacast.sampling.streams import uniforms
-from llamacast.training.batches import CorpusOnDevice
+from llamacast.training.windows import CorpusOnDevice
 
 CONTEXT_LENGTH = 256
 HORIZON = 24

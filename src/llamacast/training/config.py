@@ -1,0 +1,68 @@
+"""What a pretraining run follows from, beside its corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llamacast.data.corpora import HoldOut, Mixture
+from llamacast.model.config import LagLlamaConfig, lag_llama
+from llamacast.training.augment import AugmentConfig
+from llamacast.training.loop import LoopConfig
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """What a batch looks like."""
+
+    tokens_per_batch: int = 4096
+    """Tokens of a step, over all processes."""
+    lengths: tuple[int, ...] = (64, 128, 256, 512)
+    """Tokens in a window, context and horizon together; all windows of a batch share one."""
+    length_weights: tuple[float, ...] = (0.25, 0.3, 0.35, 0.1)
+    """How often each of the lengths is drawn."""
+    largest_horizon_share: float = 0.5
+    """Up to this share of a window comes after the steps that it is scaled by."""
+    target_noise: float = 0.01
+    """Deviation, in scales, of noise on targets: values that repeat exactly would otherwise be
+    worth ever narrower distributions."""
+
+    def __post_init__(self) -> None:
+        if len(self.lengths) != len(self.length_weights) or not self.lengths:
+            raise ValueError("lengths and length_weights must be equally many")
+        if min(self.lengths) < 2 or min(self.length_weights) < 0 or sum(self.length_weights) <= 0:
+            raise ValueError("lengths must be at least 2, length_weights positive")
+        if self.tokens_per_batch < max(self.lengths):
+            raise ValueError("tokens_per_batch must be at least the longest of lengths")
+        if not 0 < self.largest_horizon_share < 1 or self.target_noise < 0:
+            raise ValueError("largest_horizon_share must be in (0, 1), target_noise not negative")
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Series made beside those of the corpus."""
+
+    share: float = 0.0
+    """Share of windows that come from them, in [0, 1)."""
+    num_series: int = 6000
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share < 1.0 or self.num_series < 1:
+            raise ValueError("share must be in [0, 1), num_series positive")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that a run follows from, beside the corpus."""
+
+    mixture: Mixture = field(default_factory=Mixture)
+    hold_out: HoldOut = field(default_factory=HoldOut)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    model: LagLlamaConfig = field(default_factory=lag_llama)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative; got {self.seed}")

@@ -1,0 +1,27 @@
+"""A network, a batch and a run that take no time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from llamacast.data.corpora import HoldOut
+from llamacast.model.config import lag_llama
+from llamacast.training.config import PretrainConfig, WindowConfig
+from llamacast.training.loop import LoopConfig
+
+SMALL = dataclasses.replace(
+    lag_llama(), num_layers=1, num_heads=2, head_width=4, feedforward_width=16, lags=(0, 1, 23)
+)
+WINDOWS = WindowConfig(tokens_per_batch=256, lengths=(16, 32), length_weights=(1.0, 1.0))
+CPU = torch.device("cpu")
+
+
+def config(steps=1, **changes):
+    loop = {"learning_rate": 3e-3, "log_every": 10, "save_every": 30, "warmup_steps": 5}
+    loop |= {"average_steps": 10}
+    changes = {"hold_out": HoldOut(0.1), **changes}
+    return PretrainConfig(
+        windows=WINDOWS, model=SMALL, loop=LoopConfig(steps=steps, **loop), **changes
+    )
