@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
 import platform
 import shlex
@@ -25,15 +26,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llamacast.data.corpora import HoldOut, Mixture, paper_mixture, read_corpus
+from llamacast.data.corpora import Corpus, HoldOut, Mixture, paper_mixture, read_corpus
 from llamacast.model import checkpoint
 from llamacast.model.config import lag_llama, paper_lag_llama
+from llamacast.model.lag_llama import LagLlama
 from llamacast.training.augment import AugmentConfig, published
-from llamacast.training.batches import Batches
 from llamacast.training.config import PretrainConfig, SyntheticConfig, WindowConfig
 from llamacast.training.loop import LoopConfig
 from llamacast.training.pretrain import pretrain
 from llamacast.training.validation import HeldBack
+from llamacast.training.windows import CorpusOnDevice
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs") / "ablations"
@@ -54,7 +56,8 @@ NOTHING = AugmentConfig(
         0.0,
     )
 )
-NUM_WINDOWS = 512
+NUM_WINDOWS = 200
+SCORES = "scores.json"
 
 
 def plain(steps: int) -> PretrainConfig:
@@ -125,32 +128,35 @@ def variants(steps: int) -> dict[str, tuple[str, PretrainConfig]]:
 
 
 def train(name: str, data: Path, steps: int) -> None:
-    """One run, in a process of its own."""
+    """One run and its scores, in a process of its own."""
     torch.set_num_threads(1)
-    config = variants(steps)[name][1]
-    pretrain(read_corpus(data), RUNS / f"{name}-{steps}", config)
-
-
-def scores(names: list[str], data: Path, steps: int) -> dict[str, tuple[float, float, float]]:
-    """CRPS on what is held back: of all windows, of those up to hourly, of weeks and longer steps."""
     corpus = read_corpus(data)
-    base = plain(steps)
-    batches = Batches(corpus, base, torch.device("cpu"))
+    folder = RUNS / f"{name}-{steps}"
+    progress = pretrain(corpus, folder, variants(steps)[name][1])
+    scores = score(checkpoint.load(folder / "model"), corpus, plain(steps))
+    scores.append(progress.seconds / 60)
+    (folder / SCORES).write_text(json.dumps(scores))
+
+
+def score(model: LagLlama, corpus: Corpus, base: PretrainConfig) -> list[float]:
+    """CRPS on what is held back: of all windows, of those up to hourly, of weeks and longer steps."""
+    kept = corpus.train_lengths(base.hold_out)
+    on_device = CorpusOnDevice(corpus, torch.device("cpu"))
     units = np.array([frequency.unit for frequency in corpus.frequencies])
     parts = (units != "", np.isin(units, ["s", "min", "h"]), np.isin(units, ["W", "M", "Q", "Y"]))
-    found = {}
-    for name in names:
-        model = checkpoint.load(RUNS / f"{name}-{steps}" / "model")
-        told = []
-        for part in parts:
-            begins = np.where(part, batches.train_lengths, corpus.lengths)
-            held_back = HeldBack(
-                corpus, batches.on_device, Mixture(), begins, lag_llama().max_lag, 0, NUM_WINDOWS
-            )
-            told.append(held_back.crps(model))
-        found[name] = tuple(told)
-        print(name, *(f"{score:.4f}" for score in told), flush=True)
-    return found
+    max_lag = lag_llama().max_lag
+    return [
+        HeldBack(
+            corpus,
+            on_device,
+            Mixture(),
+            np.where(part, kept, corpus.lengths),
+            max_lag,
+            0,
+            NUM_WINDOWS,
+        ).crps(model)
+        for part in parts
+    ]
 
 
 def main() -> None:
@@ -172,7 +178,7 @@ def compare(data: Path, steps: int, only: str) -> None:
     names = only.split(",") if only else list(table)
 
     def start(name: str) -> None:
-        if (RUNS / f"{name}-{steps}" / "model" / "config.json").exists():
+        if (RUNS / f"{name}-{steps}" / SCORES).exists():
             return
         command = [sys.executable, __file__, str(data), "--steps", str(steps)]
         subprocess.run([*command, "--train", name], check=True)
@@ -180,7 +186,8 @@ def compare(data: Path, steps: int, only: str) -> None:
 
     with ThreadPool(os.cpu_count()) as pool:
         list(pool.imap_unordered(start, names))
-    write(table, scores(names, data, steps), steps)
+    found = {name: json.loads((RUNS / f"{name}-{steps}" / SCORES).read_text()) for name in names}
+    write(table, found, steps)
 
 
 def write(table, found, steps: int) -> None:
@@ -188,9 +195,10 @@ def write(table, found, steps: int) -> None:
     lines = [
         f"| {name} | {table[name][0]} | "
         + " | ".join(
-            f"{score:.3f} ({score / of:.3f})" for score, of in zip(told, first, strict=True)
+            f"{score:.3f} ({score / of:.3f})"
+            for score, of in zip(told[:-1], first[:-1], strict=True)
         )
-        + " |"
+        + f" | {told[-1]:.1f} |"
         for name, told in found.items()
     ]
     command = shlex.join(["python", *sys.argv])
@@ -198,7 +206,7 @@ def write(table, found, steps: int) -> None:
         f"# What helps pretraining\n\nRuns of {steps} steps of 2,048 tokens, alike but for what is named. "
         "CRPS of 24 steps ahead on what is held back, in mean errors of seasonal naive in the history "
         f"({NUM_WINDOWS} windows each), and in brackets its ratio to the first run's.\n\n"
-        "| run | what it is | all | seconds to hours | weeks to years |\n|---|---|---|---|---|\n"
+        "| run | what it is | all | seconds to hours | weeks to years | minutes |\n|---|---|---|---|---|---|\n"
         + "\n".join(lines)
         + f"\n\n`{command}`, {datetime.date.today()}, {platform.machine()} with {os.cpu_count()} shared "
         "cores, one thread for each run.\n"

@@ -55,16 +55,19 @@ def choose(panel: Panel, most: int) -> Panel:
     return Panel(*columns, panel.columns)
 
 
-def entrants(names: list[str], season: int | None, minutes: float, num_samples: int) -> dict:
+def entrants(
+    names: list[str], season: int | None, minutes: float, num_samples: int, context: int | None
+) -> dict:
     found = {}
+    options = {"num_samples": num_samples, "seed": 0, "progress": False}
+    if context is not None:
+        options["context_length"] = context
     for name in names:
         if name in BASELINES:
             found[name] = llamacast.baseline(name, season=season, minutes=minutes)
         else:
             forecaster = llamacast.load(name, device="cpu")
-            found[name] = Settled(
-                forecaster, {"num_samples": num_samples, "seed": 0, "progress": False}
-            )
+            found[name] = Settled(forecaster, options)
     return found
 
 
@@ -94,6 +97,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=5, help="windows of each series")
     parser.add_argument("--max-series", type=int, default=0, help="series of a set; 0: all")
     parser.add_argument("--num-samples", type=int, default=50, help="paths of our model")
+    parser.add_argument("--context-length", type=int, help="of our model; its own if not said")
     parser.add_argument("--minutes", type=float, default=1.0, help="to train each deep model for")
     parser.add_argument("--sets", default="", help="only these, with commas")
     parser.add_argument("--name", default="accuracy", help="of the results")
@@ -111,7 +115,13 @@ def main() -> None:
         scores = llamacast.backtest(
             choose(panels[name], arguments.max_series),
             horizon,
-            entrants(arguments.models.split(","), season, arguments.minutes, arguments.num_samples),
+            entrants(
+                arguments.models.split(","),
+                season,
+                arguments.minutes,
+                arguments.num_samples,
+                arguments.context_length,
+            ),
             num_windows=arguments.windows,
             season=season,
             name=name,
