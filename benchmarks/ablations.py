@@ -206,7 +206,8 @@ def write(table, found, steps: int) -> None:
         f"# What helps pretraining\n\nRuns of {steps} steps of 2,048 tokens, alike but for what is named. "
         "CRPS of 24 steps ahead on what is held back, in mean errors of seasonal naive in the history "
         f"({NUM_WINDOWS} windows each), and in brackets its ratio to the first run's.\n\n"
-        "| run | what it is | all | seconds to hours | weeks to years | minutes |\n|---|---|---|---|---|---|\n"
+        "| run | what it is | all | seconds to hours | weeks to years | minutes |\n"
+        "|---|---|---|---|---|---|\n"
         + "\n".join(lines)
         + f"\n\n`{command}`, {datetime.date.today()}, {platform.machine()} with {os.cpu_count()} shared "
         "cores, one thread for each run.\n"

@@ -126,6 +126,27 @@ def test_pretrain_trains_stops_and_goes_on(run, table, tmp_path):
     assert forecast.exit_code == 0, forecast.output
 
 
+def test_a_recipe_serves_other_data_too(run, tmp_path):
+    recipe = """
+        windows = {tokens_per_batch = 64, lengths = [32], length_weights = [1]}
+        loop = {steps = 1}
+        model = {num_layers = 1, num_heads = 1, head_width = 4, feedforward_width = 8}
+        mixture = {weights = {m3 = 2.0}}
+        hold_out = {shares = {m3 = 0.1}}
+        """
+    values = np.random.default_rng(0).normal(size=(20, 120)).astype(np.float32)
+    frame = pd.DataFrame({"item_id": [str(n) for n in range(20)], "target": [*values]})
+    frame.assign(start=pd.Timestamp("2024-01-01"), freq="D").to_parquet(tmp_path / "mine.parquet")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    (tmp_path / "own.toml").write_text('data = "mine.parquet"' + recipe)
+    common = ("--output", tmp_path / "run", "--device", "cpu")
+    refused = run("pretrain", tmp_path / "own.toml", *common)
+    assert refused.exit_code == 2
+    assert "'m3'" in refused.output
+    result = run("pretrain", tmp_path / "recipe.toml", "--data", tmp_path / "mine.parquet", *common)
+    assert result.exit_code == 0, result.output
+
+
 def test_pretrain_refuses_in_one_line(run, tmp_path):
     (tmp_path / "recipe.toml").write_text("seed = 1")
     for arguments, told in (

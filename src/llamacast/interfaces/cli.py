@@ -275,6 +275,7 @@ def pretrain(
             precision=plan.precision,
             threads=threads,
             licences=plan.licences,
+            other_data=data is not None,
             report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in written(row).items())),
         )
         told = f"{output / 'model'} is at step {progress.step} of {training.loop.steps}"

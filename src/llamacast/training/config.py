@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from llamacast.data.corpora import HoldOut, Mixture
 from llamacast.model.config import LagLlamaConfig, lag_llama
@@ -62,6 +63,16 @@ class PretrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     model: LagLlamaConfig = field(default_factory=lag_llama)
     seed: int = 0
+
+    def about(self, datasets: Collection[str]) -> PretrainConfig:
+        """The same, without what it says of data sets by names that are not among these."""
+        weights = {name: one for name, one in self.mixture.weights.items() if name in datasets}
+        shares = {name: one for name, one in self.hold_out.shares.items() if name in datasets}
+        return replace(
+            self,
+            mixture=replace(self.mixture, weights=weights),
+            hold_out=replace(self.hold_out, shares=shares),
+        )
 
     def __post_init__(self) -> None:
         if self.seed < 0:

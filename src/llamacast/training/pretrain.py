@@ -209,11 +209,13 @@ def run_pretraining(
     precision: Any = "32-true",
     threads: int | None = None,
     licences: Mapping[str, str] | None = None,
+    other_data: bool = False,
     report: Callable[[Row], None] = lambda row: None,
 ) -> Progress:
     """Pretrain on the corpus at `data`, and draw the loss curve.
 
-    Under `torchrun`, the processes it starts share each batch.
+    With `other_data`, what `config` says of data sets that are not there does not matter. Under
+    `torchrun`, the processes it starts share each batch.
 
     Raises:
         DataError: if the corpus cannot be read, or the device is not there or too small.
@@ -224,6 +226,7 @@ def run_pretraining(
     if threads is not None:
         torch.set_num_threads(threads)
     config = config or PretrainConfig()
+    config = config.about(corpus.datasets) if other_data else config
     try:
         progress = pretrain(
             corpus, directory, config, start_from, fabric, report, minutes, licences
