@@ -210,7 +210,7 @@ def write(table, found, steps: int) -> None:
         "|---|---|---|---|---|---|\n"
         + "\n".join(lines)
         + f"\n\n`{command}`, {datetime.date.today()}, {platform.machine()} with {os.cpu_count()} shared "
-        "cores, one thread for each run.\n"
+        "cores, one thread for each run; minutes tell what else went on there, too.\n"
     )
 
 
