@@ -75,24 +75,25 @@ def each(values, observed, seed=0):
     }
 
 
+def joined(fixture, parity, past, future):
+    """A window of the fixture, past and future."""
+    return torch.cat([fixture[f"{parity}.{past}"], fixture[f"{parity}.{future}"]], dim=1)
+
+
 class TestPublished:
     @pytest.mark.parametrize("parity", ["even", "odd"])
     def test_freq_mask_is_the_official_one(self, golden, parity):
         fixture = golden("augmentations")
-        values = torch.cat([fixture[f"{parity}.past"], fixture[f"{parity}.future"]], dim=1)
-        expected = torch.cat(
-            [fixture[f"{parity}.freq_mask.{part}_out"] for part in ("past", "future")], dim=1
-        )
+        values = joined(fixture, parity, "past", "future")
+        expected = joined(fixture, parity, "freq_mask.past_out", "freq_mask.future_out")
         found = published_freq_mask(values, fixture[f"{parity}.freq_mask.uniform"])
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
     @pytest.mark.parametrize("parity", ["even", "odd"])
     def test_freq_mix_is_the_official_one(self, golden, parity):
         fixture = golden("augmentations")
-        values = torch.cat([fixture[f"{parity}.past"], fixture[f"{parity}.future"]], dim=1)
-        expected = torch.cat(
-            [fixture[f"{parity}.freq_mix.{part}_out"] for part in ("past", "future")], dim=1
-        )
+        values = joined(fixture, parity, "past", "future")
+        expected = joined(fixture, parity, "freq_mix.past_out", "freq_mix.future_out")
         found = published_freq_mix(
             values,
             fixture[f"{parity}.freq_mix.uniform"],

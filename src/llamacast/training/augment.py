@@ -112,7 +112,7 @@ def augment(
     assert 1 <= history_length <= values.shape[1], "the past is some of the window"
     new_values, new_observed = values.clone(), observed.clone()
     keeps_calendar = torch.ones_like(observed[:, 0])
-    alterable = _past_moves(values, observed, history_length)
+    alterable = past_moves(values, observed, history_length)
     for name in ORDER:
         rows = _choose(alterable, name, config, generator)
         if len(rows) == 0:
@@ -121,7 +121,7 @@ def augment(
         new_values[rows], new_observed[rows] = _alter(name, batch, config, generator)
         if name in LOSES_CALENDAR:
             keeps_calendar[rows] = False
-    ruined = ~_past_moves(new_values, new_observed, history_length)
+    ruined = ~past_moves(new_values, new_observed, history_length)
     return (
         torch.where(ruined[:, None], values, new_values),
         torch.where(ruined[:, None], observed, new_observed),
@@ -178,7 +178,7 @@ def _alter(
     raise AssertionError(name)
 
 
-def _past_moves(
+def past_moves(
     values: Float[Tensor, "series time"],
     observed: Bool[Tensor, "series time"],
     history_length: int,

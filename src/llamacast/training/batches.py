@@ -9,7 +9,7 @@ from torch import Tensor
 from llamacast.data.corpora import Corpus, DataSet, Mixture, join
 from llamacast.data.synthetic import synthesise
 from llamacast.data.windows import WindowShape, draw_windows
-from llamacast.training.augment import AugmentConfig, augment
+from llamacast.training.augment import AugmentConfig, augment, past_moves
 from llamacast.training.config import PretrainConfig, SyntheticConfig
 from llamacast.training.loop import Batch
 from llamacast.training.windows import CorpusOnDevice, CutWindows
@@ -86,11 +86,9 @@ def altered(
 def as_batch(cut: CutWindows, history_length: int, noise: Tensor) -> Batch:
     """What the objective takes. Windows whose history hardly moves count for nothing."""
     values, observed = cut.values, cut.observed
-    past, seen = values[:, :history_length], observed[:, :history_length]
-    highest = past.masked_fill(~seen, -torch.inf).amax(dim=1)
-    lowest = past.masked_fill(~seen, torch.inf).amin(dim=1)
-    moves = (highest > lowest) & (seen.sum(dim=1) >= SHORTEST_OBSERVED)
-    counts = observed[:, -noise.shape[1] :] & moves[:, None]
+    enough = observed[:, :history_length].sum(dim=1) >= SHORTEST_OBSERVED
+    tells = enough & past_moves(values, observed, history_length)
+    counts = observed[:, -noise.shape[1] :] & tells[:, None]
     return {
         "values": values,
         "observed": observed,
