@@ -8,7 +8,17 @@ from jaxtyping import install_import_hook
 CHECKED = [
     *(
         f"llamacast.model.{name}"
-        for name in ("scaling", "tokens", "transformer", "heads", "lag_llama")
+        for name in (
+            "scaling",
+            "tokens",
+            "transformer",
+            "heads",
+            "lag_llama",
+            "periods",
+            "patches",
+            "quantiles",
+            "cria",
+        )
     ),
     "llamacast.sampling",
     "llamacast.training",

@@ -124,7 +124,7 @@ def test_official_cache_is_a_sliding_window(golden):
     def banded(layer, query, key, value):
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=band)
 
-    hidden = model.hidden(tokens, rotation(steps, 20, model.config), banded)
+    hidden = model.transformer(tokens, rotation(steps, 20, model.config), banded)
     seen = Lags(tokens[..., :84], torch.ones(3, 20, 84, dtype=torch.bool))
     distribution = model.distribution(hidden, seen, torch.ones(3, 1))
     for ours, theirs in (("df", "df"), ("loc", "dist_loc"), ("scale", "dist_scale")):

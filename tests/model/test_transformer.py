@@ -44,7 +44,7 @@ def test_no_rotation_is_none():
 
 def test_the_transformer_is_causal():
     torch.manual_seed(0)
-    transformer = Transformer(CONFIG)
+    transformer = Transformer(CONFIG, torch.nn.Linear(CONFIG.num_features, CONFIG.width))
     tokens = torch.randn(2, 10, CONFIG.num_features)
     turn = rotation(torch.arange(10), 10, CONFIG)
     with torch.no_grad():

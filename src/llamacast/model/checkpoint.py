@@ -15,16 +15,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llamacast.forecast import CheckpointError, TrainingRecord
-from llamacast.model.config import LagLlamaConfig
+from llamacast.model.config import ARCHITECTURES, CriaConfig, NetworkConfig
+from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TRAINING_FILE = "training.json"
-ARCHITECTURE = "lag-llama"
+Network = LagLlama | Cria
 
 
-def save(model: LagLlama, directory: Path, dtype: torch.dtype = torch.float32) -> None:
+def make_network(config: NetworkConfig) -> Network:
+    """A network of its kind, its weights not drawn yet."""
+    return Cria(config) if isinstance(config, CriaConfig) else LagLlama(config)
+
+
+def save(model: Network, directory: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write weights (as `dtype`) and configuration; the configuration last, once all is there."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -32,11 +38,12 @@ def save(model: LagLlama, directory: Path, dtype: torch.dtype = torch.float32) -
         for name, weight in model.state_dict().items()
     }
     save_file(weights, directory / WEIGHTS_FILE)
-    config = {"architecture": ARCHITECTURE, **dataclasses.asdict(model.config)}
+    architecture = "cria" if isinstance(model, Cria) else "lag-llama"
+    config = {"architecture": architecture, **dataclasses.asdict(model.config)}
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load(directory: Path) -> LagLlama:
+def load(directory: Path) -> Network:
     """Read a network in float32, in evaluation mode.
 
     Raises:
@@ -51,7 +58,7 @@ def load(directory: Path) -> LagLlama:
     return build(config, weights, str(path))
 
 
-def digest(model: LagLlama) -> str:
+def digest(model: Network) -> str:
     """A short text that tells a network, its weights and its configuration, from any other."""
     found = hashlib.blake2b(repr(model.config).encode(), digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
@@ -101,28 +108,31 @@ def _read_object(path: Path) -> Any:
     return fields
 
 
-def read_config(path: Path) -> LagLlamaConfig:
+def read_config(path: Path) -> NetworkConfig:
     """Read a configuration field by field; nothing named in the file is imported or called."""
     fields = _read_object(path)
     architecture = fields.pop("architecture", None)
-    if architecture != ARCHITECTURE:
-        raise CheckpointError(f"{path}: architecture is {architecture!r}, not {ARCHITECTURE!r}")
-    known = {field.name for field in dataclasses.fields(LagLlamaConfig)}
+    kind = ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None
+    if kind is None:
+        kinds = ", ".join(map(repr, ARCHITECTURES))
+        raise CheckpointError(f"{path}: architecture is {architecture!r}, none of {kinds}")
+    known = {field.name for field in dataclasses.fields(kind)}
     if fields.keys() != known:
         odd = ", ".join(sorted(fields.keys() ^ known))
         raise CheckpointError(f"{path}: fields missing or unknown: {odd}")
-    if isinstance(fields["lags"], list):
-        fields["lags"] = tuple(fields["lags"])
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
     try:
-        return LagLlamaConfig(**fields)
+        return kind(**fields)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def build(config: LagLlamaConfig, weights: Mapping[str, Tensor], source: str) -> LagLlama:
+def build(config: NetworkConfig, weights: Mapping[str, Tensor], source: str) -> Network:
     """Make a network of exactly these weights."""
     with torch.device("meta"):
-        model = LagLlama(config)
+        model = make_network(config)
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     for name in sorted(expected.keys() | weights.keys()):
         found = tuple(weights[name].shape) if name in weights else "nothing"

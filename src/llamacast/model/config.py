@@ -1,11 +1,12 @@
-"""What a Lag-Llama network is: one frozen dataclass, and presets as functions."""
+"""What networks are: a frozen dataclass for each kind, and presets as functions."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 Scaling = Literal["robust", "mean", "std", "none"]
 Rotary = Literal["default", "linear", "dynamic", "absent"]
@@ -29,7 +30,31 @@ PAPER_LAGS = _expand_runs(_LAG_RUNS)
 # the week of daily and the year of quarterly data), a day of 5 and of 1 minute.
 LAGS = tuple(sorted({*PAPER_LAGS, *_expand_runs("0-14 286-288 1438-1440")}))
 NUM_CALENDAR_FEATURES = 6
+# Every twentieth, and the hundredths at both ends: deciles are among them.
+QUANTILE_LEVELS = (0.01, *(step / 20 for step in range(1, 20)), 0.99)
 LARGEST_SIZE = 4096
+
+
+@runtime_checkable
+class TransformerShape(Protocol):
+    """What a LLaMA decoder is made of, whichever network it stands in."""
+
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def head_width(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def feedforward_width(self) -> int: ...
+    @property
+    def rotary(self) -> Rotary: ...
+    @property
+    def rotary_factor(self) -> float: ...
+    @property
+    def max_context_length(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -124,6 +149,102 @@ class LagLlamaConfig:
     def max_lag(self) -> int:
         return self.lags[-1]
 
+    @property
+    def steps_per_token(self) -> int:
+        return 1
+
+    @property
+    def history_length(self) -> int:
+        """Steps that a forecast looks at by default."""
+        return self.max_lag + self.context_length
+
+
+@dataclass(frozen=True)
+class CriaConfig:
+    """Architecture and input conventions of a Cria network.
+
+    Raises:
+        ValueError: if a field has the wrong type or lies outside its range; the message names it.
+    """
+
+    num_layers: int = 6
+    """Transformer blocks."""
+    num_heads: int = 6
+    """Attention heads in each block."""
+    head_width: int = 32
+    """Width of one attention head (even: rotary positions turn pairs)."""
+    feedforward_width: int = 512
+    """Hidden width of SwiGLU."""
+    projection_width: int = 384
+    """Hidden width of the two projections, patches in and quantiles out."""
+    patch_length: int = 16
+    """Steps in a token, and steps that it predicts."""
+    context_length: int = 2048
+    """Steps of history that a forecast looks at."""
+    num_periods: int = 3
+    """Periods whose lags are inputs."""
+    num_seasons: int = 4
+    """Past seasons that are averaged."""
+    frame_patches: int = 32
+    """Patches in which a token's scale forgets half of what was."""
+    levels: tuple[float, ...] = QUANTILE_LEVELS
+    """Levels of the quantiles, odd in number, ascending, around 0.5."""
+    rotary: Rotary = "default"
+    """Rotary positions: plain, linearly interpolated, dynamic NTK, or none at all."""
+    rotary_factor: float = 1.0
+    """Stretch of linear and dynamic rotary positions, at least 1."""
+    max_context_length: int = 192
+    """Number of tokens beyond which dynamic rotary positions stretch."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        whole = ("num_layers", "num_heads", "head_width", "feedforward_width", "projection_width")
+        for name in (*whole, "patch_length", "num_periods", "num_seasons", "frame_patches"):
+            _require(1 <= getattr(self, name) <= LARGEST_SIZE, name, f"must be 1 to {LARGEST_SIZE}")
+        _require(self.head_width % 2 == 0, "head_width", "must be even")
+        _require(
+            self.patch_length <= self.context_length <= 65536,
+            "context_length",
+            "must be patch_length to 65536",
+        )
+        _require(self.max_context_length >= 1, "max_context_length", "must be at least 1")
+        _require(self.rotary_factor >= 1.0, "rotary_factor", "must be at least 1")
+        inner = self.levels
+        ascending = all(low < high for low, high in itertools.pairwise(inner))
+        _require(
+            len(inner) >= 5 and len(inner) % 2 == 1 and inner[len(inner) // 2] == 0.5,
+            "levels",
+            "must be odd in number, at least 5, with 0.5 in the middle",
+        )
+        _require(
+            ascending and inner[0] > 0 and inner[-1] < 1, "levels", "must ascend within 0 to 1"
+        )
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.num_heads * self.head_width
+
+    @property
+    def steps_per_token(self) -> int:
+        return self.patch_length
+
+    @property
+    def history_length(self) -> int:
+        """Steps that a forecast looks at by default."""
+        return self.context_length
+
+
+def cria() -> CriaConfig:
+    """The packaged Cria (3.1 M parameters)."""
+    return CriaConfig()
+
+
+NetworkConfig = LagLlamaConfig | CriaConfig
+
+ARCHITECTURES: dict[str, type[NetworkConfig]] = {"lag-llama": LagLlamaConfig, "cria": CriaConfig}
+"""By the names that files call them."""
+
 
 def lag_llama() -> LagLlamaConfig:
     """The packaged Lag-Llama: official size, inputs mended and flagged, anchored in its lags (2.48 M
@@ -156,7 +277,7 @@ def _require(condition: bool, field: str, rule: str) -> None:
         raise ValueError(f"{field} {rule}")
 
 
-def _check_types(config: LagLlamaConfig) -> None:
+def _check_types(config: LagLlamaConfig | CriaConfig) -> None:
     """Refuse a value whose type is not the default's, or a word that is not among the choices."""
     choices = {
         "head": get_args(HeadName),
@@ -178,6 +299,9 @@ def _check_types(config: LagLlamaConfig) -> None:
         elif field.name == "lags":
             whole = isinstance(value, tuple) and all(type(lag) is int for lag in value)
             _require(whole and len(value) > 0, "lags", "must be a tuple of whole numbers")
+        elif field.name == "levels":
+            real = isinstance(value, tuple) and all(type(level) is float for level in value)
+            _require(real, "levels", "must be a tuple of numbers")
         elif field.name == "input_limit" and value is None:
             continue
         elif isinstance(field.default, bool):

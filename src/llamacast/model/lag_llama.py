@@ -21,7 +21,13 @@ from llamacast.model.tokens import (
     token_calendar,
     window_statistics,
 )
-from llamacast.model.transformer import Attend, CausalAttention, Rotation, Transformer, rotation
+from llamacast.model.transformer import (
+    Attend,
+    CausalAttention,
+    Transformer,
+    draw_weights,
+    rotation,
+)
 
 # Logit of the current value among a token's lags at first: most weight, but not all.
 INITIAL_WEIGHT_OF_CURRENT = 5.0
@@ -58,7 +64,7 @@ class LagLlama(nn.Module):
     def __init__(self, config: LagLlamaConfig) -> None:
         super().__init__()
         self.config = config
-        self.transformer = Transformer(config)
+        self.transformer = Transformer(config, nn.Linear(config.num_features, config.width))
         self.anchor = nn.Linear(config.width, len(config.lags)) if config.anchor == "lags" else None
         self.head = make_head(config)
 
@@ -118,15 +124,7 @@ class LagLlama(nn.Module):
         tokens = make_tokens(lags, window.statistics, aligned, self.config)
         positions = torch.arange(context_length, device=tokens.device)
         turn = rotation(positions, sequence_length or context_length, self.config)
-        return self.hidden(tokens, turn, attend), lags
-
-    def hidden(
-        self, tokens: Float[Tensor, "... time feature"], turn: Rotation | None, attend: Attend
-    ) -> Float[Tensor, "... time width"]:
-        """Run the transformer in the precision of its weights; answer in that of the head."""
-        compute = self.transformer.embed.weight.dtype
-        turn = turn and (turn[0].to(compute), turn[1].to(compute))
-        return self.transformer(tokens.to(compute), turn, attend).to(tokens.dtype)
+        return self.transformer(tokens, turn, attend), lags
 
     def distribution(
         self,
@@ -176,20 +174,8 @@ class LagLlama(nn.Module):
         targets = targets if noise is None else targets + noise
         return distribution.loss(targets), observed[:, -num_tokens:]
 
-    @torch.no_grad()
     def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights: deviation 1/sqrt(inputs), residual outputs shrunk by depth, head small."""
-        for name, weight in self.named_parameters():
-            if name.endswith("slope.weight"):
-                continue
-            if weight.dim() < 2:
-                weight.fill_(0.0 if name.endswith("bias") else 1.0)
-                continue
-            deviation = 1.0 / math.sqrt(weight.shape[1])
-            if name.endswith(("output.weight", "down.weight")):
-                deviation /= math.sqrt(2 * self.config.num_layers)
-            if name.startswith(("head", "anchor")):
-                deviation *= 0.1
-            weight.normal_(0.0, deviation, generator=generator)
+        """Draw weights; anchors begin near the current value."""
+        draw_weights(self, self.config.num_layers, ("head", "anchor"), generator)
         if self.anchor is not None:
-            self.anchor.bias[0] = INITIAL_WEIGHT_OF_CURRENT
+            self.anchor.bias.data[0] = INITIAL_WEIGHT_OF_CURRENT

@@ -40,7 +40,9 @@ def import_official(path: Path) -> LagLlama:
         settings = dict(checkpoint["hyper_parameters"]["model_kwargs"])
         weights = dict(checkpoint["state_dict"])
         config = _official_config(settings, weights, path)
-        return build(config, translate_official_weights(weights, path), str(path))
+        network = build(config, translate_official_weights(weights, path), str(path))
+        assert isinstance(network, LagLlama)
+        return network
     except CheckpointError:
         raise
     except Exception as error:

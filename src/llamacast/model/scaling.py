@@ -79,3 +79,29 @@ def _unmoved(location: Tensor, num_observed: Tensor) -> Tensor:
     Zero has no size to measure by, so a row of zeros keeps to zero at once.
     """
     return (location.abs() / num_observed.square()).clamp(min=torch.finfo(location.dtype).tiny)
+
+
+def standardise(
+    values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
+) -> tuple[Float[Tensor, "series time"], Float[Tensor, "series 1"], Float[Tensor, "series 1"]]:
+    """Values in float32 with mean 0 and deviation 1 over what is observed (0 elsewhere), the mean
+    and the deviation.
+
+    A constant row has the deviation 0, and so whatever is told in its units; one with nothing
+    observed has also the mean 0.
+    """
+    count = observed.sum(dim=1, keepdim=True).clamp(min=1)
+    first = values.gather(1, observed.to(torch.uint8).argmax(dim=1, keepdim=True))
+    # From one of the values, so that a constant is its own mean, to the last place.
+    offset = (values - first).masked_fill(~observed, 0.0)
+    mean = offset.sum(dim=1, keepdim=True) / count
+    centred = (offset - mean).masked_fill(~observed, 0.0)
+    # Squares of large numbers leave the range of floats long before the numbers do.
+    largest = centred.abs().amax(dim=1, keepdim=True)
+    unit = torch.where(largest > 0, largest, 1.0)
+    scale = unit * ((centred / unit).square().sum(dim=1, keepdim=True) / count).sqrt()
+    location = (first + mean).masked_fill(~observed.any(dim=1, keepdim=True), 0.0)
+    rounding = LAST_PLACES * torch.finfo(values.dtype).eps * location.abs()
+    moves = scale > rounding
+    scale = torch.where(moves, scale, 0.0)
+    return (centred / torch.where(moves, scale, 1.0) * moves).float(), location, scale

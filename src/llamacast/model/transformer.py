@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llamacast.model.config import LagLlamaConfig
+from llamacast.model.config import TransformerShape
 
 NORM_EPSILON = 1e-5
 ROTARY_BASE = 10000.0
@@ -47,7 +48,7 @@ Rotation = tuple[Float[Tensor, "time head_width"], Float[Tensor, "time head_widt
 
 
 def rotation(
-    positions: Int[Tensor, " time"], sequence_length: int, config: LagLlamaConfig
+    positions: Int[Tensor, " time"], sequence_length: int, config: TransformerShape
 ) -> Rotation | None:
     """Cosines and sines that turn queries and keys at `positions`; None for no rotation.
 
@@ -88,7 +89,7 @@ class RMSNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, config: LagLlamaConfig) -> None:
+    def __init__(self, config: TransformerShape) -> None:
         super().__init__()
         self.num_heads, self.head_width = config.num_heads, config.head_width
         self.query = nn.Linear(config.width, config.width, bias=False)
@@ -114,7 +115,7 @@ class SelfAttention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    def __init__(self, config: LagLlamaConfig) -> None:
+    def __init__(self, config: TransformerShape) -> None:
         super().__init__()
         self.gate = nn.Linear(config.width, config.feedforward_width, bias=False)
         self.up = nn.Linear(config.width, config.feedforward_width, bias=False)
@@ -125,7 +126,7 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: LagLlamaConfig) -> None:
+    def __init__(self, config: TransformerShape) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width)
         self.attention = SelfAttention(config)
@@ -140,10 +141,11 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Tokens in, one hidden vector for each out."""
 
-    def __init__(self, config: LagLlamaConfig) -> None:
+    def __init__(self, config: TransformerShape, embed: nn.Module) -> None:
+        """`embed` turns a token's features into a vector of the transformer's width."""
         super().__init__()
         self.config = config
-        self.embed = nn.Linear(config.num_features, config.width)
+        self.embed = embed
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width)
 
@@ -153,7 +155,36 @@ class Transformer(nn.Module):
         turn: Rotation | None,
         attend: Attend,
     ) -> Float[Tensor, "... time width"]:
-        hidden = self.embed(tokens)
+        """Computes in the precision of the weights; takes and answers in that of the tokens."""
+        compute = self.norm.weight.dtype
+        turn = turn and (turn[0].to(compute), turn[1].to(compute))
+        hidden = self.embed(tokens.to(compute))
         for layer, block in enumerate(self.blocks):
             hidden = block(hidden, layer, turn, attend)
-        return self.norm(hidden)
+        return self.norm(hidden).to(tokens.dtype)
+
+
+@torch.no_grad()
+def draw_weights(
+    network: nn.Module,
+    num_layers: int,
+    small: tuple[str, ...],
+    generator: torch.Generator | None = None,
+) -> None:
+    """Draw weights: deviation 1/sqrt(inputs), residual outputs shrunk by depth, biases 0, norms 1.
+
+    Those whose names begin with one of `small` are a tenth as large, so that a network begins with
+    its anchors.
+    """
+    for name, weight in network.named_parameters():
+        if name.endswith("slope.weight"):
+            continue
+        if weight.dim() < 2:
+            weight.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        deviation = 1.0 / math.sqrt(weight.shape[1])
+        if name.endswith(("output.weight", "down.weight")):
+            deviation /= math.sqrt(2 * num_layers)
+        if name.startswith(small):
+            deviation *= 0.1
+        weight.normal_(0.0, deviation, generator=generator)

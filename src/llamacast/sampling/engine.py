@@ -68,7 +68,7 @@ def plan(
     budget_bytes: int,
 ) -> tuple[list[Part], int]:
     """Parts of a request for `model`, and how many of them fit into the budget at a time."""
-    weights = model.transformer.embed.weight
+    weights = model.transformer.norm.weight
     series_bytes = bytes_per_series(model.config, context_length, weights.element_size())
     sample_bytes = bytes_per_sample(model.config, context_length, horizon, weights.element_size())
     part_bytes = budget_bytes
@@ -95,7 +95,7 @@ def sample_paths(
     is fed back (after `clamp`, which keeps values in data units within what may be), so paths are
     joint and spread out as the horizon goes on.
     """
-    device = model.transformer.embed.weight.device
+    device = model.transformer.norm.weight.device
     horizon = uniforms.shape[2]
     context_length = calendar.shape[1] - horizon
     history = model.scale_window(values, observed)
@@ -187,7 +187,7 @@ def decode_step(
     )
     turn = rotation(torch.tensor([position], device=known.device), sequence_length, model.config)
     samples.advance()
-    hidden = model.hidden(tokens.unflatten(0, shape), turn, samples)
+    hidden = model.transformer(tokens.unflatten(0, shape), turn, samples)
     lags = Lags(lags.values.view(*shape, -1), lags.observed.view(*shape, -1))
     return model.distribution(hidden.squeeze(2), lags, window.scale)
 

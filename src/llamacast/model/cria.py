@@ -1,0 +1,194 @@
+"""Cria: patches and their seasonal lags in, quantiles of each next patch out, in one pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llamacast.model.config import CriaConfig
+from llamacast.model.patches import (
+    Frames,
+    SeasonalLags,
+    gather_seasons,
+    make_frames,
+    make_patch_tokens,
+    num_features,
+)
+from llamacast.model.periods import Periods, find_periods
+from llamacast.model.quantiles import Quantiles, pinball, spread_out
+from llamacast.model.transformer import CausalAttention, Transformer, draw_weights, rotation
+
+# Anchors that do not come from seasons: the last value, the frame's location, the patch's mean.
+NUM_PLAIN_ANCHORS = 3
+LARGEST_LOG_SPREAD = 7.0
+# Errors beyond so many units count as their logarithm while training.
+ROBUST_UNITS = 5.0
+# The unit of the loss lies between a frame's scale and its movement: their geometric mean.
+SMALLEST_LOSS_UNIT = 0.03
+
+
+class Projection(nn.Module):
+    """A linear map and a small network beside it."""
+
+    def __init__(self, num_inputs: int, hidden_width: int, num_outputs: int) -> None:
+        super().__init__()
+        self.direct = nn.Linear(num_inputs, num_outputs)
+        self.up = nn.Linear(num_inputs, hidden_width)
+        self.down = nn.Linear(hidden_width, num_outputs, bias=False)
+
+    def forward(self, inputs: Float[Tensor, "*batch input"]) -> Float[Tensor, "*batch output"]:
+        return self.direct(inputs) + self.down(functional.silu(self.up(inputs)))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the next patches of some tokens may resemble."""
+
+    frames: Frames
+    seasons: SeasonalLags
+    recent: Float[Tensor, "series token"]
+    """Mean of the token's own patch, in its frame; the last value, where nothing is observed."""
+
+    def choose(self, tokens: Int[Tensor, "series chosen"]) -> Outlook:
+        """That of some tokens of each row."""
+        recent = self.recent.gather(1, tokens)
+        return Outlook(self.frames.choose(tokens), self.seasons.choose(tokens), recent)
+
+    def anchor(
+        self, logits: Float[Tensor, "series token step anchor"]
+    ) -> Float[Tensor, "series token step"]:
+        """A mean of what was, weighted by a softmax: a season, or the last value, can be copied."""
+        last = self.frames.last
+        plain = torch.stack([last, torch.zeros_like(last), self.recent], dim=2)
+        plain = plain.unsqueeze(2).expand(*logits.shape[:3], -1)
+        anchors = torch.cat([plain, self.seasons.latest, self.seasons.mean], dim=3)
+        seen = [self.seasons.latest_seen, self.seasons.mean_seen]
+        there = torch.cat([torch.ones_like(plain, dtype=torch.bool), *seen], dim=3)
+        weights = logits.masked_fill(~there, -math.inf).softmax(dim=-1)
+        return (weights * anchors).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class PatchWindow:
+    """Series in units of their own, in whole patches, and what tokens and forecasts are made from."""
+
+    values: Float[Tensor, "series time"]
+    """0 where not observed."""
+    observed: Bool[Tensor, "series time"]
+    periods: Periods
+    outlook: Outlook
+
+
+class Cria(nn.Module):
+    """A function of tensors: it holds weights and no state."""
+
+    def __init__(self, config: CriaConfig) -> None:
+        super().__init__()
+        self.config = config
+        features, hidden, width = num_features(config), config.projection_width, config.width
+        self.transformer = Transformer(config, Projection(features, hidden, width))
+        num_anchors = NUM_PLAIN_ANCHORS + 2 * config.num_periods
+        # For each step: weights of anchors, the median's distance, a spread, gaps between quantiles.
+        self.outputs = (num_anchors, 1, 1, len(config.levels) - 1)
+        self.head = Projection(width, hidden, config.patch_length * sum(self.outputs))
+
+    @property
+    def levels(self) -> Float[Tensor, " level"]:
+        return torch.tensor(self.config.levels, device=self.head.direct.weight.device)
+
+    def window(
+        self,
+        values: Float[Tensor, "series time"],
+        observed: Bool[Tensor, "series time"],
+        seasons: Int[Tensor, "series season"],
+        num_known: Int[Tensor, " series"] | None = None,
+    ) -> PatchWindow:
+        """Frames, periods and seasonal lags of series in whole patches, standardised beforehand.
+
+        `seasons` are periods that the calendar suggests (0 for none). Periods are looked for in the
+        first `num_known` steps of each row; by default in all.
+        """
+        assert values.shape[1] % self.config.patch_length == 0, "whole patches only"
+        values = values.masked_fill(~observed, 0.0)
+        searched = observed
+        if num_known is not None:
+            steps = torch.arange(values.shape[1], device=values.device)
+            searched = observed & (steps < num_known[:, None])
+        periods = find_periods(values, searched, seasons, self.config.num_periods)
+        frames = make_frames(values, observed, self.config)
+        lags = gather_seasons(values, observed, frames, periods, self.config)
+        patched = (len(values), -1, self.config.patch_length)
+        seen = observed.view(patched)
+        patch, count = frames.to_frame(values.view(patched)) * seen, seen.sum(dim=2)
+        mean = patch.sum(dim=2) / count.clamp(min=1)
+        outlook = Outlook(frames, lags, torch.where(count > 0, mean, frames.last))
+        return PatchWindow(values, observed, periods, outlook)
+
+    def hidden(self, window: PatchWindow) -> Float[Tensor, "series token width"]:
+        """What the network knows at the end of each token."""
+        tokens = make_patch_tokens(
+            window.values,
+            window.observed,
+            window.outlook.frames,
+            window.outlook.seasons,
+            window.periods,
+            self.config,
+        )
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        turn = rotation(positions, tokens.shape[1], self.config)
+        return self.transformer(tokens, turn, CausalAttention())
+
+    def quantiles(
+        self, hidden: Float[Tensor, "series token width"], outlook: Outlook
+    ) -> Float[Tensor, "series token step level"]:
+        """Quantiles of the steps of the patch after each token, in the token's frame."""
+        raw = self.head(hidden).unflatten(-1, (self.config.patch_length, sum(self.outputs)))
+        weights, distance, spread, gaps = raw.float().split(self.outputs, dim=-1)
+        spread = spread.squeeze(-1).clamp(-LARGEST_LOG_SPREAD, LARGEST_LOG_SPREAD).exp()
+        spread = spread * outlook.frames.movement.unsqueeze(-1)
+        median = outlook.anchor(weights) + distance.squeeze(-1) * spread
+        return spread_out(median, spread, gaps + _usual_gaps(self.levels))
+
+    def loss(
+        self,
+        values: Float[Tensor, "series time"],
+        shown: Bool[Tensor, "series time"],
+        seasons: Int[Tensor, "series season"],
+        num_known: Int[Tensor, " series"],
+    ) -> Float[Tensor, "series step"]:
+        """Loss of each step after the first patch; it means nothing where nothing was observed.
+
+        The network sees what is `shown` and is asked for all values. The loss is the mean
+        pinball loss over the levels, in units of the frame's usual movement, large errors as their
+        logarithm: a monotone map, so the best quantiles stay the best.
+        """
+        length = self.config.patch_length
+        window = self.window(values, shown, seasons, num_known)
+        frames = window.outlook.frames
+        predicted = self.quantiles(self.hidden(window), window.outlook)[:, :-1]
+        following = functional.pad(values[:, length:], (0, length))
+        targets = frames.to_frame(following.view(len(values), -1, length))[:, :-1]
+        unit = frames.movement.sqrt().clamp(min=SMALLEST_LOSS_UNIT)[:, :-1, None]
+        last = frames.last[:, :-1, None]
+        target = _robust((targets - last) / unit)
+        told = _robust((predicted - last.unsqueeze(-1)) / unit.unsqueeze(-1))
+        return pinball(target, Quantiles(told, self.levels)).flatten(1)
+
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw weights; quantiles begin about as wide as the series moves, around its anchors."""
+        draw_weights(self, self.config.num_layers, ("head",), generator)
+
+
+def _robust(errors: Tensor) -> Tensor:
+    return ROBUST_UNITS * (errors / ROBUST_UNITS).asinh()
+
+
+def _usual_gaps(levels: Float[Tensor, " level"]) -> Float[Tensor, " gap"]:
+    """What softplus turns into the gaps between the normal distribution's quantiles."""
+    gaps = torch.special.ndtri(levels.double()).diff()
+    return gaps.expm1().log().float()

@@ -1,0 +1,149 @@
+"""Find the periods of a series: peaks of its autocorrelation, and what the calendar suggests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+SHORTEST_PERIOD = 2
+# A period must have been seen one and a half times.
+LONGEST_SHARE = 2 / 3
+NUM_PEAKS = 16
+# A correlation over few pairs of steps is chance: it counts as if so many pairs of none came along.
+PAIRS_OF_NONE = 8.0
+# Of two periods that fit as well the shorter is taken, and one that the calendar knows; the more so,
+# the more correlations of that size are chance: theirs is about 1 / sqrt(steps).
+PENALTY_PER_OCTAVE = 0.03
+CALENDAR_BONUS, CALENDAR_BONUS_OF_CHANCE = 0.1, 2.0
+# How near, as a share, a period is to another, or to a multiple of it, to be the same.
+NEARNESS = 0.06
+MULTIPLE_MUST_GAIN = 0.03
+
+
+@dataclass(frozen=True)
+class Periods:
+    """Periods of each series, the strongest first."""
+
+    lengths: Int[Tensor, "series period"]
+    """In steps; 0 where there is none."""
+    strengths: Float[Tensor, "series period"]
+    """How far the autocorrelation there, after a straight line is taken off, rises above 0 and above
+    its lowest point before: near 1 for a season, near 0 for what merely changes slowly."""
+
+
+def find_periods(
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    seasons: Int[Tensor, "series season"],
+    num_periods: int,
+) -> Periods:
+    """The `num_periods` strongest periods of each row; neither shift nor scale of it matters.
+
+    Candidates are the local peaks of the autocorrelation, by fast Fourier transforms over what is
+    observed, and `seasons` (0 for none), which count a little more. Of a period and its multiples
+    only one is taken, unless the calendar knows both, or the multiple fits clearly better.
+    """
+    values = values.masked_fill(~observed, 0.0)
+    strength = _strength(_autocorrelation(values, observed))
+    # Steps from the first to the last observed, since padding tells nothing.
+    steps = torch.arange(values.shape[1], device=values.device)
+    last = torch.where(observed, steps, -1).amax(dim=1)
+    first = torch.where(observed, steps, values.shape[1]).amin(dim=1)
+    span = (last - first + 1).clamp(min=0)[:, None]
+    longest = (span * LONGEST_SHARE).long()
+    lengths, fits = _candidates(strength, seasons, longest)
+    from_calendar = torch.arange(lengths.shape[1], device=lengths.device) >= NUM_PEAKS
+    scores = fits - PENALTY_PER_OCTAVE * lengths.clamp(min=1).float().log2()
+    bonus = CALENDAR_BONUS + CALENDAR_BONUS_OF_CHANCE / span.clamp(min=1).sqrt()
+    scores = scores + bonus * from_calendar
+    scores = scores.masked_fill(lengths == 0, -torch.inf)
+    taken_lengths, taken_fits = [], []
+    for _ in range(num_periods):
+        best = scores.argmax(dim=1, keepdim=True)
+        found = scores.gather(1, best) > -torch.inf
+        length = lengths.gather(1, best) * found
+        fit = fits.gather(1, best).masked_fill(~found, 0.0)
+        taken_lengths.append(length)
+        taken_fits.append(fit)
+        same = _is_same(lengths, fits, from_calendar, length, fit)
+        scores = scores.masked_fill(same & found, -torch.inf)
+    return Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))
+
+
+def _autocorrelation(
+    values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
+) -> Float[Tensor, "series lag"]:
+    """Of the values less a straight line; lag 0 is 1 wherever anything moves."""
+    residual = _without_line(values, observed)
+    size = 2 ** (2 * values.shape[1] - 1).bit_length()
+    products = _correlate(residual, size)[:, : values.shape[1]]
+    pairs = _correlate(observed.to(values.dtype), size)[:, : values.shape[1]].round()
+    # No correlation counts where hardly any two steps are so far apart.
+    covariance = products / (pairs + PAIRS_OF_NONE)
+    variance = products[:, :1] / pairs[:, :1].clamp(min=1.0)
+    tiny = torch.finfo(values.dtype).eps * values.square().amax(dim=1, keepdim=True)
+    moves = variance > tiny
+    return torch.where(moves, covariance / torch.where(moves, variance, 1.0), 0.0).clamp(-1.0, 1.0)
+
+
+def _strength(correlation: Float[Tensor, "series lag"]) -> Float[Tensor, "series lag"]:
+    """The correlation, or its rise from its lowest point before, whichever is less.
+
+    What changes slowly correlates at all short lags; only what comes back rises again.
+    """
+    return correlation.minimum(correlation - correlation.cummin(dim=1).values)
+
+
+def _correlate(rows: Tensor, size: int) -> Tensor:
+    spectrum = torch.fft.rfft(rows, n=size)
+    return torch.fft.irfft(spectrum.real.square() + spectrum.imag.square(), n=size)
+
+
+def _without_line(values: Tensor, observed: Tensor) -> Tensor:
+    """Residuals of least squares on time, over what is observed; 0 elsewhere."""
+    weight = observed.to(values.dtype)
+    count = weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+    time = torch.linspace(-1.0, 1.0, values.shape[1], device=values.device, dtype=values.dtype)
+    time = (time - (time * weight).sum(dim=1, keepdim=True) / count) * weight
+    known = values.masked_fill(~observed, 0.0)
+    centred = (known - known.sum(dim=1, keepdim=True) / count) * weight
+    slope = (centred * time).sum(dim=1, keepdim=True) / time.square().sum(
+        dim=1, keepdim=True
+    ).clamp(min=torch.finfo(values.dtype).tiny)
+    return centred - slope * time
+
+
+def _candidates(
+    strength: Float[Tensor, "series lag"],
+    seasons: Int[Tensor, "series season"],
+    longest: Int[Tensor, "series 1"],
+) -> tuple[Int[Tensor, "series candidate"], Float[Tensor, "series candidate"]]:
+    """Peaks, then seasons; those that cannot be are 0."""
+    lags = torch.arange(strength.shape[1], device=strength.device)
+    before = torch.nn.functional.pad(strength, (1, 0), value=torch.inf)[:, :-1]
+    after = torch.nn.functional.pad(strength, (0, 1), value=torch.inf)[:, 1:]
+    peaked = (strength > before) & (strength >= after) & (strength > 0)
+    peaked &= (lags >= SHORTEST_PERIOD) & (lags <= longest)
+    ranked = strength - PENALTY_PER_OCTAVE * lags.clamp(min=1).float().log2()
+    ranked = ranked.masked_fill(~peaked, -torch.inf)
+    most = min(NUM_PEAKS, strength.shape[1])
+    scores, peaks = ranked.topk(most, dim=1)
+    peaks = torch.nn.functional.pad(peaks * (scores > -torch.inf), (0, NUM_PEAKS - most))
+    known = torch.where((seasons >= SHORTEST_PERIOD) & (seasons <= longest), seasons, 0)
+    lengths = torch.cat([peaks, known], dim=1)
+    return lengths, strength.gather(1, lengths).masked_fill(lengths == 0, 0.0)
+
+
+def _is_same(
+    lengths: Tensor, fits: Tensor, from_calendar: Tensor, length: Tensor, fit: Tensor
+) -> Bool[Tensor, "series candidate"]:
+    """Which candidates say no more than the period just taken."""
+    ratio = lengths / length.clamp(min=1)
+    whole = ratio.round().clamp(min=1.0)
+    near = (ratio - whole).abs() <= NEARNESS
+    itself = whole == 1
+    says_more = from_calendar | (fits > fit + MULTIPLE_MUST_GAIN)
+    return near & (itself | ~says_more)

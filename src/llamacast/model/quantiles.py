@@ -1,0 +1,100 @@
+"""Quantile functions: monotone by construction, with stated tails, and what training minimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+# Beyond the outer levels tails fall exponentially; this bounds how far out a level may be asked.
+SMALLEST_LEVEL = 1e-6
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Quantiles at some levels of many values, never crossing."""
+
+    values: Float[Tensor, "*batch level"]
+    levels: Float[Tensor, " level"]
+
+    def at(self, level: Float[Tensor, "*batch draw"]) -> Float[Tensor, "*batch draw"]:
+        """Quantiles at any levels in (0, 1).
+
+        Straight lines between the known levels. Below the lowest, p1, the quantile at level p is
+        Q(p1) - b log(p1 / p): an exponential tail, whose b makes it go through the next level, too;
+        above the highest likewise.
+        """
+        level = level.clamp(SMALLEST_LEVEL, 1.0 - SMALLEST_LEVEL)
+        known = self.levels
+        above = torch.searchsorted(known, level.contiguous()).clamp(1, len(known) - 1)
+        low, high = self.values.gather(-1, above - 1), self.values.gather(-1, above)
+        share = (level - known[above - 1]) / (known[above] - known[above - 1])
+        between = low + (high - low) * share.clamp(0.0, 1.0)
+        first, second = self.values[..., :1], self.values[..., 1:2]
+        last, before = self.values[..., -1:], self.values[..., -2:-1]
+        lower = (first - second) / (known[1] / known[0]).log() * (known[0] / level).log()
+        upper = (last - before) / ((1 - known[-2]) / (1 - known[-1])).log()
+        upper = upper * ((1 - known[-1]) / (1 - level)).log()
+        between = torch.where(level < known[0], first + lower, between)
+        return torch.where(level > known[-1], last + upper, between)
+
+
+def level_of(quantiles: Quantiles, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The level at which a quantile function reaches each value: its probability integral transform.
+
+    The inverse of `Quantiles.at`; where several levels share a value, the middle one of them.
+    """
+    known, levels = quantiles.values, quantiles.levels
+    value = value.unsqueeze(-1).contiguous()
+    tail = _tail_level(known, levels, value)
+    found = []
+    for right in (False, True):
+        above = torch.searchsorted(known.contiguous(), value, right=right)
+        above = above.clamp(1, len(levels) - 1)
+        low, high = known.gather(-1, above - 1), known.gather(-1, above)
+        width = high - low
+        share = torch.where(width > 0, (value - low) / width.clamp(min=1e-30), float(right))
+        step = levels[above] - levels[above - 1]
+        found.append(levels[above - 1] + step * share.clamp(0.0, 1.0))
+    inside = (found[0] + found[1]) / 2
+    return torch.where(tail.isnan(), inside, tail).squeeze(-1)
+
+
+def _tail_level(known: Tensor, levels: Tensor, value: Tensor) -> Tensor:
+    """Levels of values beyond the outer quantiles; NaN between them."""
+    first, last = known[..., :1], known[..., -1:]
+    lower = (known[..., 1:2] - first) / (levels[1] / levels[0]).log()
+    upper = (last - known[..., -2:-1]) / ((1 - levels[-2]) / (1 - levels[-1])).log()
+    tiny = torch.finfo(known.dtype).tiny
+    below = levels[0] * (-(first - value) / lower.clamp(min=tiny)).exp()
+    beyond = 1 - (1 - levels[-1]) * (-(value - last) / upper.clamp(min=tiny)).exp()
+    level = torch.where(value < first, below, torch.nan)
+    level = torch.where(value > last, beyond, level)
+    return level.clamp(SMALLEST_LEVEL, 1 - SMALLEST_LEVEL)
+
+
+def spread_out(
+    median: Float[Tensor, "*batch"],
+    spread: Float[Tensor, "*batch"],
+    steps: Float[Tensor, "*batch gap"],
+) -> Float[Tensor, "*batch level"]:
+    """Quantiles from their median outwards, by steps (any numbers) that are made positive.
+
+    There is an even number of gaps, half of them on either side of the median.
+    """
+    half = steps.shape[-1] // 2
+    widths = functional.softplus(steps) * spread.unsqueeze(-1)
+    middle = median.unsqueeze(-1)
+    below = middle - widths[..., :half].flip(-1).cumsum(dim=-1).flip(-1)
+    above = middle + widths[..., half:].cumsum(dim=-1)
+    return torch.cat([below, middle, above], dim=-1)
+
+
+def pinball(value: Float[Tensor, "*batch"], quantiles: Quantiles) -> Float[Tensor, "*batch"]:
+    """Mean over the levels of max(q (y - x), (q - 1) (y - x))."""
+    error = value.unsqueeze(-1) - quantiles.values
+    levels = quantiles.levels
+    return torch.maximum(levels * error, (levels - 1.0) * error).mean(dim=-1)

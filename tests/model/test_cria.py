@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from llamacast.model.config import cria
+from llamacast.model.cria import Cria
+
+SMALL = dataclasses.replace(
+    cria(),
+    num_layers=2,
+    num_heads=2,
+    head_width=8,
+    feedforward_width=32,
+    projection_width=24,
+    patch_length=8,
+    frame_patches=4,
+)
+NO_SEASONS = torch.zeros(1, 2, dtype=torch.long)
+
+
+def network(config=SMALL, seed=0):
+    """Weights large enough that every input shows."""
+    generator = torch.Generator().manual_seed(seed)
+    model = Cria(config)
+    model.initialise(generator)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.startswith("head"):
+                weight.normal_(0.0, 0.15, generator=generator)
+    return model.eval()
+
+
+def series(num_series=3, time=80, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.arange(float(time))
+    phase = torch.rand(num_series, 1, generator=generator)
+    values = torch.sin(2 * torch.pi * (steps / 12 + phase)) + 0.02 * steps
+    return values + 0.3 * torch.randn(num_series, time, generator=generator)
+
+
+@torch.no_grad()
+def answer(model, values, observed, seasons=None):
+    """Quantiles of every next patch, in the units of the values."""
+    seasons = NO_SEASONS.expand(len(values), -1) if seasons is None else seasons
+    window = model.window(values, observed, seasons)
+    return window.outlook.frames.from_frame(model.quantiles(model.hidden(window), window.outlook))
+
+
+def everything(values):
+    return torch.ones_like(values, dtype=torch.bool)
+
+
+def test_the_packaged_size_is_at_most_five_million():
+    total = sum(weight.numel() for weight in Cria(cria()).parameters())
+    assert 3.0e6 < total < 3.5e6
+
+
+def test_quantiles_never_cross():
+    values = 10 * series()
+    assert (answer(network(), values, everything(values)).diff(dim=-1) >= 0).all()
+
+
+def test_no_token_sees_what_comes_after_it():
+    """Periods apart, which are looked for in the whole of what is known."""
+    model, values = network(), series()
+    observed = everything(values)
+    seasons = NO_SEASONS.expand(3, -1)
+    known = torch.full((3,), 40)
+    changed, hidden = values.clone(), observed.clone()
+    changed[:, 48:] += 5.0
+    hidden[:, 56:] = False
+    with torch.no_grad():
+        plain = model.window(values, observed, seasons, known)
+        other = model.window(changed.masked_fill(~hidden, 0.0), hidden, seasons, known)
+        one = model.quantiles(model.hidden(plain), plain.outlook)
+        two = model.quantiles(model.hidden(other), other.outlook)
+    torch.testing.assert_close(one[:, :6], two[:, :6], rtol=0, atol=1e-5)
+    assert (one[:, 6:] - two[:, 6:]).abs().max() > 0.01
+
+
+def test_what_stands_where_nothing_was_observed_does_not_matter():
+    model, values = network(), series()
+    observed = torch.rand(values.shape, generator=torch.Generator().manual_seed(4)) > 0.3
+    observed[0, 48:] = False
+    observed[1] = False
+    plain = answer(model, values, observed)
+    poisoned = answer(model, values.masked_fill(~observed, 1e9), observed)
+    assert plain.isfinite().all()
+    assert torch.equal(plain, poisoned)
+
+
+def test_rows_do_not_depend_on_each_other():
+    model, values = network(), series(5)
+    observed = everything(values)
+    observed[2, 30:] = False
+    together = answer(model, values, observed)
+    for row in range(5):
+        one = slice(row, row + 1)
+        alone = answer(model, values[one], observed[one])
+        torch.testing.assert_close(alone, together[one], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [8, 64])
+def test_what_is_appended_does_not_change_what_is_before(more):
+    model, values = network(), series()
+    longer = torch.nn.functional.pad(values, (0, more))
+    seen = torch.nn.functional.pad(everything(values), (0, more))
+    short = answer(model, values, everything(values))
+    torch.testing.assert_close(
+        answer(model, longer, seen)[:, : short.shape[1]], short, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_shift_and_scale_go_through():
+    model, values = network(), series().double()
+    plain = answer(model, values.float(), everything(values))
+    moved = answer(model, (8.0 * values - 3.0).float(), everything(values))
+    torch.testing.assert_close(moved, 8.0 * plain - 3.0, rtol=1e-4, atol=1e-3)
+
+
+def test_every_anchor_can_be_copied():
+    """With all weight on one anchor and no spread, the answer is that anchor."""
+    model, values = network(), series()
+    with torch.no_grad():
+        for weight in model.head.parameters():
+            weight.zero_()
+        bias = model.head.direct.bias.view(SMALL.patch_length, -1)
+        bias[:, 3] = 50.0  # the latest value a period before, of the first period
+        bias[:, -21] = -20.0  # the spread's logarithm
+    window = model.window(values, everything(values), torch.tensor([[12, 0]]).expand(3, -1))
+    with torch.no_grad():
+        found = model.quantiles(model.hidden(window), window.outlook)[..., 10]
+    assert window.periods.lengths[:, 0].eq(12).all()
+    seen = window.outlook.seasons.latest_seen[..., 0]
+    torch.testing.assert_close(
+        found[seen], window.outlook.seasons.latest[..., 0][seen], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_the_loss_is_that_of_what_is_predicted():
+    """The network is asked for steps that it was not shown, at the distance that was hidden."""
+    model, values = network(), series()
+    shown = everything(values)
+    shown[:, 40:] = False
+    known = torch.full((3,), 40)
+    seasons = NO_SEASONS.expand(3, -1)
+    with torch.no_grad():
+        losses = model.loss(values, shown, seasons, known)
+        other = model.loss(values + 5.0 * ~shown, shown, seasons, known)
+    assert losses.shape == (3, 72)
+    assert torch.equal(losses[:, :32], other[:, :32])
+    assert (other[:, 32:] > losses[:, 32:]).float().mean() > 0.9
+
+
+def test_the_loss_does_not_depend_on_the_unit():
+    model, values = network(), series()
+    arguments = everything(values), NO_SEASONS.expand(3, -1), torch.full((3,), 80)
+    with torch.no_grad():
+        plain = model.loss(values, *arguments)
+        moved = model.loss(100.0 * values + 7.0, *arguments)
+    torch.testing.assert_close(plain, moved, rtol=1e-3, atol=1e-3)
+
+
+def test_learning_lowers_the_loss():
+    model, values = network(), series(8)
+    seen, seasons = everything(values), NO_SEASONS.expand(8, -1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        loss = model.loss(values, seen, seasons, torch.full((8,), 80))[:, 16:].mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
