@@ -33,6 +33,7 @@ from llamacast.model.lag_llama import LagLlama
 from llamacast.training.augment import AugmentConfig, published
 from llamacast.training.config import PretrainConfig, SyntheticConfig, WindowConfig
 from llamacast.training.loop import LoopConfig
+from llamacast.training.objectives import make_objective
 from llamacast.training.pretrain import pretrain
 from llamacast.training.validation import HeldBack
 from llamacast.training.windows import CorpusOnDevice
@@ -144,17 +145,16 @@ def score(model: LagLlama, corpus: Corpus, base: PretrainConfig) -> list[float]:
     on_device = CorpusOnDevice(corpus, torch.device("cpu"))
     units = np.array([frequency.unit for frequency in corpus.frequencies])
     parts = (units != "", np.isin(units, ["s", "min", "h"]), np.isin(units, ["W", "M", "Q", "Y"]))
-    max_lag = lag_llama().max_lag
     return [
         HeldBack(
             corpus,
             on_device,
             Mixture(),
             np.where(part, kept, corpus.lengths),
-            max_lag,
+            lag_llama(),
             0,
             NUM_WINDOWS,
-        ).crps(model)
+        ).crps(make_objective(model))
         for part in parts
     ]
 

@@ -8,7 +8,7 @@ import torch
 
 from llamacast.training.batches import Batches
 from llamacast.training.config import SyntheticConfig
-from tests.training.small_run import CPU, SMALL, config
+from tests.training.small_run import CPU, NOTHING, SMALL, SMALL_CRIA, config
 
 
 def test_a_batch_is_told_by_its_step(corpus):
@@ -56,3 +56,35 @@ def test_synthetic_series_join_in_their_share(corpus):
     assert made.sum() == pytest.approx(0.3)
     again = Batches(corpus, plan, CPU)
     assert all(torch.equal(batches.at(7)[name], part) for name, part in again.at(7).items())
+
+
+def test_a_batch_of_patches_is_told_by_its_step_and_shared(corpus):
+    batches = Batches(corpus, config(model=SMALL_CRIA), CPU)
+    whole = batches.at(5)
+    again = Batches(corpus, config(model=SMALL_CRIA), CPU).at(5)
+    assert all(torch.equal(whole[name], part) for name, part in again.items())
+    parts = [part for rank in range(3) for part in batches.shared(5, rank, 3, 2)]
+    assert sum(part["count"] for part in parts) == whole["count"]
+
+
+def test_batches_of_patches_hold_as_many_tokens(corpus):
+    batches = Batches(corpus, config(model=SMALL_CRIA), CPU)
+    shapes = {tuple(batches.at(step)["values"].shape) for step in range(20)}
+    assert shapes == {(16, 32), (8, 64)}
+
+
+def test_what_is_held_back_is_never_trained_on_in_patches(corpus):
+    """Values are standardised, so a marked series is told by its line that goes up and up."""
+    marked = dataclasses.replace(corpus, values=corpus.values.copy())
+    plan = config(model=SMALL_CRIA, augment=NOTHING)
+    held = np.flatnonzero(marked.train_lengths(plan.hold_out) == 0)
+    for number in range(marked.num_series):
+        marked.series(number)[:] = np.arange(400) % 2
+    for number in held:
+        marked.series(number)[:] = np.arange(400)
+    batches = Batches(marked, plan, CPU)
+    for step in range(50):
+        batch = batches.at(step)
+        values = batch["values"].masked_fill(~batch["observed"], torch.nan)
+        rise = values.diff(dim=1)
+        assert (rise > 0).sum() <= 0.6 * (~rise.isnan()).sum()

@@ -19,8 +19,9 @@ from llamacast.model import checkpoint
 from llamacast.training import pretrain as module
 from llamacast.training.batches import Batches, take
 from llamacast.training.loop import LoopConfig
-from llamacast.training.pretrain import NextValue, plot_losses, pretrain
-from tests.training.small_run import CPU, SMALL, config
+from llamacast.training.objectives import NextValue, make_objective
+from llamacast.training.pretrain import plot_losses, pretrain
+from tests.training.small_run import CPU, SMALL, SMALL_CRIA, config
 
 
 def test_pretraining_lowers_the_loss_and_leaves_a_loadable_model(corpus, tmp_path):
@@ -39,6 +40,36 @@ def test_pretraining_lowers_the_loss_and_leaves_a_loadable_model(corpus, tmp_pat
     assert loaded.config == SMALL
     plot_losses(tmp_path / "run")
     assert (tmp_path / "run" / "loss.png").stat().st_size > 5000
+
+
+def test_pretraining_lowers_the_loss_of_patches(corpus, tmp_path):
+    rows = []
+    plan = config(60, model=SMALL_CRIA)
+    plan = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, validate_every=30))
+    pretrain(corpus, tmp_path / "run", plan, report=rows.append)
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    scores = [row["validation_crps"] for row in rows if "validation_crps" in row]
+    assert scores[1] < scores[0]
+    assert checkpoint.load(tmp_path / "run" / "model").config == SMALL_CRIA
+
+
+def test_a_run_of_patches_goes_on_as_if_unbroken(corpus, tmp_path):
+    plan = config(40, model=SMALL_CRIA)
+    pretrain(corpus, tmp_path / "whole", plan)
+    pretrain(corpus, tmp_path / "broken", plan, minutes=0.0)
+    pretrain(corpus, tmp_path / "broken", plan)
+    one, two = (checkpoint.load(tmp_path / name / "model") for name in ("whole", "broken"))
+    for name, weight in one.state_dict().items():
+        assert torch.equal(two.state_dict()[name], weight), name
+
+
+def test_the_loss_of_a_batch_of_patches_is_the_sum_over_its_windows(corpus):
+    plan = config(model=SMALL_CRIA)
+    batch = Batches(corpus, plan, CPU).at(1)
+    network = make_objective(checkpoint.make_network(SMALL_CRIA)).eval()
+    with torch.no_grad():
+        alone = [network(take(batch, torch.tensor([n]))) for n in range(len(batch["values"]))]
+        torch.testing.assert_close(torch.stack(alone).sum(), network(batch), rtol=1e-4, atol=1e-3)
 
 
 def test_missing_steps_do_not_count(corpus):

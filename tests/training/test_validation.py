@@ -6,8 +6,9 @@ import scoringrules
 import torch
 
 from llamacast.data.corpora import Mixture, read_corpus
-from llamacast.model.config import lag_llama
-from llamacast.model.lag_llama import LagLlama
+from llamacast.model.checkpoint import make_network
+from llamacast.model.config import cria, lag_llama
+from llamacast.training.objectives import make_objective
 from llamacast.training.validation import HeldBack, mean_seasonal_error, sample_crps
 from llamacast.training.windows import CorpusOnDevice
 
@@ -27,7 +28,8 @@ def test_seasonal_error_counts_what_is_observed():
     assert mean_seasonal_error(values, observed, torch.tensor([9, 2]))[0].isnan()
 
 
-def test_windows_are_of_what_is_held_back(tmp_path):
+@pytest.mark.parametrize("config", [lag_llama(), cria()])
+def test_windows_are_of_what_is_held_back(tmp_path, config):
     import pandas as pd
 
     pd.DataFrame(
@@ -41,10 +43,11 @@ def test_windows_are_of_what_is_held_back(tmp_path):
     corpus = read_corpus(tmp_path)
     on_device = CorpusOnDevice(corpus, torch.device("cpu"))
     begins = np.array([250, 300])  # of the first its tail, of the second nothing
-    held_back = HeldBack(corpus, on_device, Mixture(), begins, 1440, seed=0, num_windows=5)
+    held_back = HeldBack(corpus, on_device, Mixture(), begins, config, seed=0, num_windows=5)
     assert held_back.windows.values.max() <= 6.0
-    network = LagLlama(lag_llama())
+    network = make_network(config)
     network.initialise(torch.Generator().manual_seed(0))
-    score = held_back.crps(network)
+    objective = make_objective(network)
+    score = held_back.crps(objective)
     assert 0.0 < score < 10.0
-    assert held_back.crps(network) == pytest.approx(score, rel=1e-5)
+    assert held_back.crps(objective) == pytest.approx(score, rel=1e-5)

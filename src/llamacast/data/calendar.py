@@ -286,6 +286,22 @@ def season_length(frequency: Frequency) -> int:
     return whole if rest == 0 and whole > 0 else 1
 
 
+def natural_seasons(frequency: Frequency) -> tuple[int, ...]:
+    """The natural season and the next longer one: 24 and 168 hours, 7 and 365 days, 12 months."""
+    season = season_length(frequency)
+    if frequency.is_clock and frequency.unit in ("h", "min"):
+        return season, 7 * season
+    return (season, 365) if frequency.name == "D" else (season,)
+
+
+def season_candidates(frequency: Frequency | None) -> tuple[int, int]:
+    """Two periods, in steps, that a series may have, as far as its frequency tells; 0 for none."""
+    known = natural_seasons(frequency) if frequency else ()
+    found = [season for season in known if season > 1]
+    first, second = (*found, 0, 0)[:2]
+    return first, second
+
+
 def step_numbers(
     stamps: Stamps, starts: Stamps, frequency: Frequency
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacast.data.calendar import NUM_FEATURES
+from llamacast.data.calendar import NUM_FEATURES, season_candidates
 from llamacast.data.panel import Panel
 from llamacast.forecast import DataError
 
@@ -65,6 +65,24 @@ def last_windows(
         np.stack([values for values, _ in padded]),
         np.stack([observed for _, observed in padded]),
         calendar,
+    )
+
+
+def last_values(
+    panel: Panel, series: npt.NDArray[np.int64], longest: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """The ends of some series, up to `longest` steps, and the periods that their frequencies suggest.
+
+    Values, 0 where missing, and whether they were observed are `(series, time)`, as long as the
+    longest of them; periods are `(series, 2)`, in steps, 0 for none.
+    """
+    length = min(longest, max(len(panel.values[one]) for one in series))
+    padded = [pad_left(panel.values[one], length) for one in series]
+    seasons = [season_candidates(panel.axes[one].frequency) for one in series]
+    return (
+        np.stack([values for values, _ in padded]),
+        np.stack([observed for _, observed in padded]),
+        np.array(seasons, dtype=np.int64),
     )
 
 
@@ -188,6 +206,27 @@ class Draws:
         return Draws(
             self.series[rows], self.origins[rows], self.firsts[rows], self.with_calendar[rows]
         )
+
+
+def draw_stretches(
+    rng: np.random.Generator,
+    chances: npt.NDArray[np.float64],
+    ends: npt.NDArray[np.int64],
+    num_windows: int,
+    length: int,
+    patch_length: int,
+) -> Draws:
+    """Draw series by their `chances`, and stretches of `length` steps before `ends` of each.
+
+    A stretch begins within the series, or less than a patch before it, so that a first patch may be
+    filled in part. What is beyond the end of a short series is not there.
+    """
+    series = rng.choice(len(chances), num_windows, p=chances)
+    offset = rng.integers(0, patch_length, num_windows)
+    room = np.maximum(ends[series] - (length - offset), 0)
+    firsts = (rng.random(num_windows) * (room + 1)).astype(np.int64)
+    with_calendar = rng.random(num_windows) >= SHARE_WITHOUT_CALENDAR
+    return Draws(series, firsts - offset, firsts, with_calendar)
 
 
 def draw_windows(

@@ -39,7 +39,7 @@ from statsforecast.models import (
 )
 from threadpoolctl import threadpool_limits
 
-from llamacast.data.calendar import Frequency, season_length
+from llamacast.data.calendar import Frequency, natural_seasons
 from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
@@ -261,7 +261,7 @@ class StatisticalForecaster:
     def _task(self, values: Floats, frequency: Frequency | None, horizon: int) -> Task:
         method = METHODS[self.name]
         kept = carried(values)[-(self.longest_history or method.longest_history) :]
-        seasons = (self.season,) if self.season else natural_seasons(frequency)
+        seasons = (self.season,) if self.season else natural_seasons(frequency) if frequency else ()
         whole = tuple(season for season in seasons if 1 < season <= len(kept) // 2)
         return Task(self.name, kept, horizon, whole if method.many_seasons else whole[:1])
 
@@ -274,16 +274,6 @@ class StatisticalForecaster:
         # joblib's, unlike Python's own, do not run the user's script anew to begin with.
         with parallel_config("loky", n_jobs=processes, inner_max_num_threads=1):
             return list(Parallel(batch_size=SERIES_PER_PARCEL)(map(delayed(answer_one), tasks)))
-
-
-def natural_seasons(frequency: Frequency | None) -> Seasons:
-    """The natural season and the next longer one: 24 and 168 hours, 7 and 365 days, 12 months."""
-    if frequency is None:
-        return ()
-    season = season_length(frequency)
-    if frequency.is_clock and frequency.unit in ("h", "min"):
-        return season, 7 * season
-    return (season, 365) if frequency.name == "D" else (season,)
 
 
 def answer_one(task: Task) -> Floats | str:

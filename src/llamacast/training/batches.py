@@ -8,13 +8,13 @@ from torch import Tensor
 
 from llamacast.data.corpora import Corpus, DataSet, Mixture, join
 from llamacast.data.synthetic import synthesise
-from llamacast.data.windows import WindowShape, draw_windows
+from llamacast.data.windows import WindowShape, draw_stretches, draw_windows
+from llamacast.model.config import CriaConfig
 from llamacast.training.augment import AugmentConfig, augment, past_moves
 from llamacast.training.config import PretrainConfig, SyntheticConfig
 from llamacast.training.loop import Batch
+from llamacast.training.masking import FEWEST_OBSERVED, as_patch_batch
 from llamacast.training.windows import CorpusOnDevice, CutWindows
-
-SHORTEST_OBSERVED = 4
 
 
 class Batches:
@@ -35,8 +35,9 @@ class Batches:
         self.device_ends = torch.from_numpy(self.ends).to(device)
         self._chances = {length: self._mixed(length) for length in config.windows.lengths}
 
-    def _mixed(self, length: int) -> np.ndarray:
-        """Probability of each series in a batch of windows of `length`."""
+    def _mixed(self, num_tokens: int) -> np.ndarray:
+        """Probability of each series in a batch of windows of `num_tokens`."""
+        length = num_tokens * self.config.model.steps_per_token
         chances = self.real.probabilities(self.config.mixture, self.train_lengths, length)
         if self.synthetic is None:
             return chances
@@ -51,8 +52,14 @@ class Batches:
         rng = np.random.default_rng((self.config.seed, step))
         weights = np.asarray(windows.length_weights) / np.sum(windows.length_weights)
         num_tokens = int(rng.choice(windows.lengths, p=weights))
+        if isinstance(self.config.model, CriaConfig):
+            return self._next_patches(rng, num_tokens, self.config.model.patch_length)
+        return self._next_values(rng, num_tokens, self.config.model.max_lag)
+
+    def _next_values(self, rng: np.random.Generator, num_tokens: int, max_lag: int) -> Batch:
+        windows = self.config.windows
         horizon = int(rng.integers(1, max(2, int(num_tokens * windows.largest_horizon_share))))
-        history = self.config.model.max_lag + num_tokens + 1 - horizon
+        history = max_lag + num_tokens + 1 - horizon
         shape = WindowShape(history, horizon, num_steps=num_tokens + 1)
         draws = draw_windows(
             rng,
@@ -68,6 +75,22 @@ class Batches:
         noise = torch.randn((len(draws), num_tokens), generator=generator, device=self.device)
         return as_batch(cut, history, noise * windows.target_noise)
 
+    def _next_patches(self, rng: np.random.Generator, num_tokens: int, patch_length: int) -> Batch:
+        length = num_tokens * patch_length
+        draws = draw_stretches(
+            rng,
+            self._chances[num_tokens],
+            self.ends,
+            self.config.windows.tokens_per_batch // num_tokens,
+            length,
+            patch_length,
+        )
+        shape = WindowShape(history=0, horizon=length, num_steps=1)
+        cut = self.on_device.cut(draws, shape, self.device_ends)
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        cut = altered(cut, self.config.augment, generator, length)
+        return as_patch_batch(cut, patch_length, self.config.windows.masked_share, generator)
+
     def shared(self, step: int, rank: int, num_processes: int, num_parts: int) -> list[Batch]:
         """One process' rows of the batch of a step, in parts."""
         batch = self.at(step)
@@ -80,13 +103,15 @@ def altered(
 ) -> CutWindows:
     """Augmented windows; those that run at another pace now have no calendar."""
     values, observed, keeps = augment(cut.values, cut.observed, config, generator, history_length)
-    return CutWindows(values, observed, cut.calendar * keeps[:, None, None])
+    return CutWindows(
+        values, observed, cut.calendar * keeps[:, None, None], cut.seasons * keeps[:, None]
+    )
 
 
 def as_batch(cut: CutWindows, history_length: int, noise: Tensor) -> Batch:
     """What the objective takes. Windows whose history hardly moves count for nothing."""
     values, observed = cut.values, cut.observed
-    enough = observed[:, :history_length].sum(dim=1) >= SHORTEST_OBSERVED
+    enough = observed[:, :history_length].sum(dim=1) >= FEWEST_OBSERVED
     tells = enough & past_moves(values, observed, history_length)
     counts = observed[:, -noise.shape[1] :] & tells[:, None]
     return {

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from llamacast.data.corpora import HoldOut, Mixture
-from llamacast.model.config import LagLlamaConfig, lag_llama
+from llamacast.model.config import NetworkConfig, lag_llama
 from llamacast.training.augment import AugmentConfig
 from llamacast.training.loop import LoopConfig
 
@@ -18,14 +18,17 @@ class WindowConfig:
     tokens_per_batch: int = 4096
     """Tokens of a step, over all processes."""
     lengths: tuple[int, ...] = (64, 128, 256, 512)
-    """Tokens in a window, context and horizon together; all windows of a batch share one."""
+    """Tokens in a window, context and horizon together; all windows of a batch share one. Lag-Llama's
+    tokens are steps, Cria's patches."""
     length_weights: tuple[float, ...] = (0.25, 0.3, 0.35, 0.1)
     """How often each of the lengths is drawn."""
     largest_horizon_share: float = 0.5
-    """Up to this share of a window comes after the steps that it is scaled by."""
+    """Lag-Llama: up to this share of a window comes after the steps that it is scaled by."""
     target_noise: float = 0.01
-    """Deviation, in scales, of noise on targets: values that repeat exactly would otherwise be
+    """Lag-Llama: deviation, in scales, of noise on targets: values that repeat exactly would otherwise be
     worth ever narrower distributions."""
+    masked_share: float = 0.5
+    """Cria: share of windows whose end is asked for from afar."""
 
     def __post_init__(self) -> None:
         if len(self.lengths) != len(self.length_weights) or not self.lengths:
@@ -34,6 +37,8 @@ class WindowConfig:
             raise ValueError("lengths must be at least 2, length_weights positive")
         if self.tokens_per_batch < max(self.lengths):
             raise ValueError("tokens_per_batch must be at least the longest of lengths")
+        if not 0 <= self.masked_share <= 1:
+            raise ValueError("masked_share must be in [0, 1]")
         if not 0 < self.largest_horizon_share < 1 or self.target_noise < 0:
             raise ValueError("largest_horizon_share must be in (0, 1), target_noise not negative")
 
@@ -61,7 +66,7 @@ class PretrainConfig:
     windows: WindowConfig = field(default_factory=WindowConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
-    model: LagLlamaConfig = field(default_factory=lag_llama)
+    model: NetworkConfig = field(default_factory=lag_llama)
     seed: int = 0
 
     def about(self, datasets: Collection[str]) -> PretrainConfig:

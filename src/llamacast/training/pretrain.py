@@ -1,4 +1,4 @@
-"""Pretraining: Lag-Llama learns the next value of random windows of a corpus."""
+"""Pretraining: a network learns the next value, or patch, of random windows of a corpus."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from llamacast.data.corpora import SHORTEST_SERIES, Corpus, read_corpus
 from llamacast.forecast import CheckpointError, DataError, TrainingRecord
 from llamacast.model import checkpoint
-from llamacast.model.lag_llama import LagLlama
 from llamacast.training.batches import Batches
 from llamacast.training.config import PretrainConfig, WindowConfig
 from llamacast.training.log import LOG_FILE, Row
-from llamacast.training.loop import Batch, train
+from llamacast.training.loop import train
+from llamacast.training.objectives import Objective, make_objective
 from llamacast.training.state import CHECKPOINTS, Progress
 from llamacast.training.validation import HORIZON, HeldBack, num_origins
 
@@ -31,26 +31,8 @@ MODEL_DIRECTORY = "model"
 RUN_FILE = "run.json"
 
 
-class NextValue(nn.Module):
-    """Sum of the losses of the next value over the steps of a batch that count."""
-
-    def __init__(self, network: LagLlama) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Batch) -> Tensor:
-        losses, _ = self.network.loss(
-            batch["values"],
-            batch["observed"],
-            batch["calendar"],
-            int(batch["history_length"]),
-            batch["noise"],
-        )
-        return losses[batch["counts"]].sum()
-
-
 def is_hidden_matrix(name: str) -> bool:
-    """Whether a weight of `NextValue` lies between the first and the last layer."""
+    """Whether a weight of an objective lies between the first and the last layer."""
     return ".blocks." in name
 
 
@@ -81,14 +63,14 @@ def pretrain(
     _check_share(config.windows, fabric.world_size)
     told = _told(config, corpus)
     _check_same(told, directory)
-    objective = NextValue(network)
+    objective = make_objective(network)
     batches = Batches(corpus, config, fabric.device)
     validate = _validation(batches, config, fabric)
     if config.loop.compile:
         network.transformer.compile(dynamic=False)
 
     def save_model(averaged: nn.Module) -> None:
-        assert isinstance(averaged, NextValue)
+        assert isinstance(averaged, Objective)
         (directory / RUN_FILE).write_text(json.dumps(told, indent=1))
         checkpoint.save(averaged.network, directory / MODEL_DIRECTORY)
         names = tuple(dict.fromkeys([*seen_before, *corpus.datasets]))
@@ -112,11 +94,13 @@ def pretrain(
     )
 
 
-def _network(config: PretrainConfig, start_from: Path | None) -> tuple[LagLlama, tuple[str, ...]]:
+def _network(
+    config: PretrainConfig, start_from: Path | None
+) -> tuple[checkpoint.Network, tuple[str, ...]]:
     """The network to train, and the data sets that it has seen before."""
     if start_from is not None:
         return checkpoint.load(start_from), checkpoint.load_training(start_from).datasets
-    network = LagLlama(config.model)
+    network = checkpoint.make_network(config.model)
     network.initialise(torch.Generator().manual_seed(config.seed))
     return network, ()
 
@@ -185,13 +169,13 @@ def _validation(
         batches.on_device,
         config.mixture,
         batches.train_lengths,
-        config.model.max_lag,
+        config.model,
         config.seed,
     )
 
     def validate(averaged: nn.Module) -> dict[str, float]:
-        assert isinstance(averaged, NextValue)
-        found = held_back.crps(averaged.network) if fabric.is_global_zero else 0.0
+        assert isinstance(averaged, Objective)
+        found = held_back.crps(averaged) if fabric.is_global_zero else 0.0
         return {"validation_crps": fabric.broadcast(found)}
 
     return validate

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from llamacast.forecast import DataError
+from llamacast.model.config import ARCHITECTURES, NetworkConfig
 from llamacast.training.config import PretrainConfig
 
 
@@ -101,6 +102,8 @@ def _read(kind: Any, value: Any, place: str) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, place)
+    if kind == NetworkConfig:
+        return _read_network(value, place)
     if origin in (Union, types.UnionType):
         return _read(inner[0], value, place)
     if origin is Literal:
@@ -117,6 +120,16 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return float(_checked(number and math.isfinite(value), value, "a number", place))
     return _checked(type(value) is kind, value, f"of type {kind.__name__}", place)
+
+
+def _read_network(value: Any, place: str) -> Any:
+    """A table whose key `architecture` tells its other keys; Lag-Llama's where it is not there."""
+    table = dict(_checked(isinstance(value, dict), value, "a table", place))
+    name = table.pop("architecture", "lag-llama")
+    known = ", ".join(map(repr, ARCHITECTURES))
+    there = isinstance(name, str) and name in ARCHITECTURES
+    _checked(there, name, f"one of {known}", _under(place, "architecture"))
+    return _build(ARCHITECTURES[name], table, place)
 
 
 def _checked(fits: bool, value: Any, wanted: str, place: str) -> Any:

@@ -10,17 +10,13 @@ from torch import Tensor
 from llamacast.data.calendar import season_length
 from llamacast.data.corpora import Corpus, Mixture
 from llamacast.data.windows import WindowShape, draw_windows
-from llamacast.model.config import LagLlamaConfig
-from llamacast.model.lag_llama import LagLlama
+from llamacast.model.config import LagLlamaConfig, NetworkConfig
 from llamacast.model.scaling import location_and_scale
-from llamacast.sampling.engine import sample_paths
-from llamacast.sampling.streams import uniforms
+from llamacast.training.objectives import Objective
 from llamacast.training.windows import CorpusOnDevice
 
-CONTEXT_LENGTH = 256
 HORIZON = 24
 NUM_WINDOWS = 128
-NUM_SAMPLES = 24
 # No window says more than that, whatever its seasonal naive.
 SMALLEST_SCORE, LARGEST_SCORE = 0.01, 10.0
 
@@ -45,7 +41,7 @@ class HeldBack:
         on_device: CorpusOnDevice,
         mixture: Mixture,
         begins: np.ndarray,
-        max_lag: int,
+        model: NetworkConfig,
         seed: int,
         num_windows: int = NUM_WINDOWS,
     ) -> None:
@@ -54,7 +50,7 @@ class HeldBack:
         Raises:
             DataError: if no series has 8 origins (see `num_origins`).
         """
-        self.shape = WindowShape(max_lag + CONTEXT_LENGTH, HORIZON, CONTEXT_LENGTH + HORIZON)
+        self.shape = WindowShape(model.history_length, HORIZON, model.context_length + HORIZON)
         ends = np.maximum(corpus.lengths - HORIZON + 1, 0)
         chances = corpus.probabilities(mixture, num_origins(corpus, begins), 1)
         rng = np.random.default_rng((seed, 2**32 - 1))
@@ -66,23 +62,17 @@ class HeldBack:
         # Where seasonal naive has been perfect, or a history is shorter than a season.
         scale = location_and_scale(past.double(), seen, LagLlamaConfig())[1].squeeze(1)
         self.error_before = torch.where(errors > 0, errors, scale)
-        self.uniforms = uniforms([str(n) for n in range(len(draws))], seed, NUM_SAMPLES, HORIZON)
+        self.seed = seed
 
-    def crps(self, network: LagLlama) -> float:
+    def crps(self, objective: Objective) -> float:
         """CRPS of 24 steps ahead over the mean error of seasonal naive in each history.
 
         The geometric mean over windows: a few on which seasonal naive happens to be nearly
         perfect must not be all that counts.
         """
         windows = self.windows
-        network.eval()
-        paths = sample_paths(
-            network,
-            windows.values[:, :-HORIZON].double(),
-            windows.observed[:, :-HORIZON],
-            windows.calendar,
-            self.uniforms,
-        )
+        objective.eval()
+        paths = objective.forecast(windows, HORIZON, self.seed)
         actual, seen = windows.values[:, -HORIZON:].double(), windows.observed[:, -HORIZON:]
         scores = sample_crps(paths, actual)
         scaled = (scores * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1) / self.error_before

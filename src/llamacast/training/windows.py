@@ -15,6 +15,7 @@ from llamacast.data.calendar import (
     clock_floor,
     day_features,
     last_days,
+    season_candidates,
     stamps_from,
 )
 from llamacast.data.corpora import Corpus
@@ -35,11 +36,12 @@ class CutWindows:
     observed: Bool[Tensor, "window time"]
     calendar: Float[Tensor, "window step 6"]
     """Of the last steps; 0 before a series begins, after it ends, and where it is withheld."""
+    seasons: Int[Tensor, "window season"]
+    """Periods that the calendar suggests, in steps; 0 for none, and where it is withheld."""
 
     def to(self, device: torch.device) -> CutWindows:
-        return CutWindows(
-            self.values.to(device), self.observed.to(device), self.calendar.to(device)
-        )
+        parts = (self.values, self.observed, self.calendar, self.seasons)
+        return CutWindows(*(part.to(device) for part in parts))
 
 
 class CorpusOnDevice:
@@ -58,6 +60,8 @@ class CorpusOnDevice:
         frequency_of = np.array([numbers[frequency] for frequency in corpus.frequencies])
         self.frequency_of = torch.from_numpy(frequency_of).to(device)
         self.traits = torch.tensor([_traits(frequency) for frequency in numbers], device=device)
+        seasons = [season_candidates(frequency) for frequency in numbers]
+        self.seasons = torch.tensor(seasons, device=device)
         starts = corpus.starts.astype("datetime64[ns]").astype(np.int64)
         self.starts = torch.from_numpy(starts).to(device)
         days, first_of = _days_of_uneven(corpus)
@@ -93,6 +97,7 @@ class CorpusOnDevice:
             values.masked_fill(~observed, 0.0),
             observed,
             calendar.masked_fill(~shown.unsqueeze(-1), 0.0),
+            self.seasons[self.frequency_of[series[:, 0]]] * with_calendar,
         )
 
     def _calendar(

@@ -1,0 +1,190 @@
+"""All quantiles of any horizon from one pass of the network, and paths that run through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from llamacast.model.config import CriaConfig
+from llamacast.model.cria import Cria
+from llamacast.model.patches import to_patches
+from llamacast.model.quantiles import Quantiles, level_of
+from llamacast.model.scaling import standardise
+
+# Patches at the end of a history whose forecasts, made along the way, tell how errors persist.
+NUM_LOOKED_BACK = 12
+# A tie of successive errors that is assumed before any were seen, and how many it is worth.
+USUAL_PERSISTENCE, PAIRS_ASSUMED = 0.7, 20.0
+LARGEST_SURPRISE = 3.0
+# A level so far within the quantiles tells how wide they are: 10 and 90 per cent.
+WIDTH_LEVELS = (0.1, 0.9)
+SMALLEST_VALUE = 1e-300
+
+# Tokens that go through the network together on the CPU, and about what each needs in memory.
+TOKENS_ON_CPU = 2048
+BYTES_PER_TOKEN = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Series of a request that are forecast together: of like length, so that little is padding."""
+
+    series: np.ndarray
+
+
+def plan_rows(
+    lengths: Sequence[int], horizon: int, config: CriaConfig, on_cpu: bool, budget_bytes: int
+) -> Iterator[Rows]:
+    """Parts of a request that stay within the budget; what is in them depends on the request alone."""
+    most = budget_bytes // BYTES_PER_TOKEN
+    most = max(1, min(most, TOKENS_ON_CPU) if on_cpu else most)
+    order = np.argsort(lengths, kind="stable")
+    future = -(-horizon // config.patch_length)
+    first = 0
+    while first < len(order):
+        last = first + 1
+        while last < len(order):
+            tokens = -(-int(lengths[order[last]]) // config.patch_length) + future
+            if tokens * (last - first + 1) > most:
+                break
+            last += 1
+        yield Rows(order[first:last])
+        first = last
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one pass tells of some series."""
+
+    quantiles: Quantiles
+    """Values `(series, horizon, level)`, in the units of the data, in float64 on the CPU."""
+    persistence: Float[Tensor, " series"]
+    """How much of an error remains a step later, 0 to 1, as the series' own past showed."""
+
+
+@torch.inference_mode()
+def forecast_quantiles(
+    model: Cria,
+    values: Float[Tensor, "series history"],
+    observed: Bool[Tensor, "series history"],
+    seasons: Int[Tensor, "series season"],
+    horizon: int,
+) -> Answer:
+    """Quantiles of the `horizon` steps after each history.
+
+    `values` are float64 on the CPU. A history ends with the last of its values; before its first
+    observed one may be any padding. `seasons` are periods that the calendar suggests, in steps; 0
+    for none.
+    """
+    device = model.levels.device
+    length = model.config.patch_length
+    num_future = -(-horizon // length)
+    standardised, location, scale = standardise(values, observed)
+    patched, seen, num_tokens = to_patches(standardised, observed, length, num_future)
+    window = model.window(patched.to(device), seen.to(device), seasons.to(device))
+    hidden = model.hidden(window)
+    # The patch after a series' last known token is the first of its horizon.
+    back = min(NUM_LOOKED_BACK, int(num_tokens.max()) - 1)
+    tokens = (num_tokens[:, None] - 1 + torch.arange(-back, num_future)).to(device)
+    chosen = tokens.clamp(min=0)
+    rows = torch.arange(len(values), device=device)[:, None]
+    outlook = window.outlook.choose(chosen)
+    framed = model.quantiles(hidden[rows, chosen], outlook)
+    told = outlook.frames.from_frame(framed)
+    persistence = _persistence(
+        told[:, :back], window.values, window.observed, tokens[:, :back], model
+    )
+    future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
+    plain = future * scale.unsqueeze(2) + location.unsqueeze(2)
+    plain = plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
+    return Answer(Quantiles(plain, model.levels.double().cpu()), persistence.double().cpu())
+
+
+def _persistence(
+    told: Float[Tensor, "series past step level"],
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    tokens: Int[Tensor, "series past"],
+    model: Cria,
+) -> Float[Tensor, " series"]:
+    """Least squares of each past error on the one a step earlier, of forecasts of whole patches.
+
+    Errors are told as normal scores z of the levels at which they fell; if an error e persists as
+    phi e, and s is its width, the z of successive steps correlate by r = phi s before / s now. So
+    phi is the mean of z z' r over that of r r, with some pairs assumed.
+    """
+    length = model.config.patch_length
+    steps = (tokens.clamp(min=0)[..., None] + 1) * length + torch.arange(
+        length, device=tokens.device
+    )
+    rows = torch.arange(len(values), device=values.device)[:, None, None]
+    known = observed[rows, steps] & (tokens >= 0)[..., None]
+    quantiles = Quantiles(told, model.levels)
+    score = torch.special.ndtri(level_of(quantiles, values[rows, steps]))
+    score = score.clamp(-LARGEST_SURPRISE, LARGEST_SURPRISE).masked_fill(~known, 0.0)
+    ratio = step_ratios(quantiles)[..., 1:]
+    pairs = known[..., 1:] & known[..., :-1]
+    product = (score[..., 1:] * score[..., :-1] * ratio * pairs).sum(dim=(1, 2))
+    # Scores that are wider than they should be are no sign of persistence.
+    both = 0.5 * (score[..., 1:].square() + score[..., :-1].square())
+    weight = (ratio.square() * both * pairs).sum(dim=(1, 2))
+    found = (product + PAIRS_ASSUMED * USUAL_PERSISTENCE) / (weight + PAIRS_ASSUMED)
+    return found.clamp(0.0, 1.0)
+
+
+def step_ratios(quantiles: Quantiles) -> Float[Tensor, "*batch step"]:
+    """How wide quantiles were a step before, as a share of how wide they are; 0 at the first."""
+    levels = quantiles.levels
+    low, high = ((levels - level).abs().argmin() for level in WIDTH_LEVELS)
+    width = quantiles.values[..., high] - quantiles.values[..., low]
+    tiny = torch.finfo(width.dtype).tiny
+    ratio = width[..., :-1] / width[..., 1:].clamp(min=tiny)
+    return torch.nn.functional.pad(ratio, (1, 0)).clamp(max=1.0)
+
+
+def paths_through(
+    answer: Answer, uniforms: Float[Tensor, "series sample horizon 2"]
+) -> Float[Tensor, "series sample horizon"]:
+    """Joint paths whose quantiles at each step are exactly those of the answer.
+
+    Errors follow a normal autoregression of order 1: e = phi e before + news, as wide at each step
+    as the quantiles are. Its ranks at each step choose among evenly spaced levels, so that the k-th
+    smallest of n values is the quantile at (k - 1) / (n - 1), and at 1 / 2n at the ends. A single
+    path takes its level as drawn.
+    """
+    num_samples = uniforms.shape[1]
+    ratios = step_ratios(answer.quantiles).unsqueeze(1)
+    correlation = (answer.persistence[:, None, None] * ratios).clamp(0.0, 1.0)
+    news = torch.special.ndtri(uniforms[..., 0].double())
+    score = news.clone()
+    for step in range(1, score.shape[2]):
+        tie = correlation[..., step]
+        score[..., step] = tie * score[..., step - 1] + (1 - tie.square()).sqrt() * news[..., step]
+    if num_samples == 1:
+        return answer.quantiles.at(torch.special.ndtr(score).transpose(1, 2)).transpose(1, 2)
+    ranks = score.argsort(dim=1).argsort(dim=1)
+    told = answer.quantiles.at(even_levels(num_samples).expand(*_steps(answer), num_samples))
+    return told.transpose(1, 2).gather(1, ranks)
+
+
+def evenly_spaced(answer: Answer, num_samples: int) -> Float[Tensor, "series sample horizon"]:
+    """Quantiles of each step at the levels of `paths_through`, ascending."""
+    levels = even_levels(num_samples).expand(*_steps(answer), num_samples)
+    return answer.quantiles.at(levels).transpose(1, 2)
+
+
+def even_levels(count: int) -> Float[Tensor, " level"]:
+    """Evenly from 0 to 1, the ends drawn in by half a sample."""
+    if count == 1:
+        return torch.full((1,), 0.5, dtype=torch.float64)
+    levels = torch.linspace(0.0, 1.0, count, dtype=torch.float64)
+    return levels.clamp(0.5 / count, 1 - 0.5 / count)
+
+
+def _steps(answer: Answer) -> torch.Size:
+    return answer.quantiles.values.shape[:2]
