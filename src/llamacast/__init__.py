@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from llamacast.evaluation.backtest import backtest
     from llamacast.evaluation.named import baseline
     from llamacast.forecast import CheckpointError, DataError, Forecast, Forecaster
-    from llamacast.forecaster import LagLlamaForecaster, convert, load
+    from llamacast.forecaster import CriaForecaster, LagLlamaForecaster, convert, load
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CheckpointError": "llamacast.forecast",
+    "CriaForecaster": "llamacast.forecaster",
     "DataError": "llamacast.forecast",
     "Forecast": "llamacast.forecast",
     "Forecaster": "llamacast.forecast",
@@ -39,6 +40,7 @@ _HOMES = {
 
 __all__ = [
     "CheckpointError",
+    "CriaForecaster",
     "DataError",
     "Forecast",
     "Forecaster",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -18,28 +21,41 @@ from torch import Tensor
 from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
-from llamacast.data.windows import last_windows
+from llamacast.data.windows import last_values, last_windows
 from llamacast.forecast import CheckpointError, DataError, Forecast, TrainingRecord
 from llamacast.model import checkpoint, official
+from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.engine import Clamp, Part, plan, sample_paths
+from llamacast.sampling.one_pass import (
+    Rows,
+    evenly_spaced,
+    forecast_quantiles,
+    paths_through,
+    plan_rows,
+)
 from llamacast.sampling.streams import uniforms
 from llamacast.sampling.threads import considerate_threads, share_out
 
-PACKAGED = ("lag-llama",)
+PACKAGED = ("cria", "lag-llama")
 DEFAULT_MEMORY_BYTES = 512 * 2**20
 LONGEST_HORIZON = 100_000
+
+Floats = npt.NDArray[np.float64]
+Of = TypeVar("Of", Part, Rows)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class LagLlamaForecaster:
-    """Lag-Llama with its weights, ready to forecast tables."""
+class PretrainedForecaster(ABC):
+    """A network with its weights, ready to forecast tables. `load` makes them."""
+
+    model: checkpoint.Network
 
     def __init__(
         self,
-        model: LagLlama,
-        name: str = "lag-llama",
+        model: checkpoint.Network,
+        name: str,
         device: str = "auto",
         dtype: Literal["float32", "bfloat16"] = "float32",
         training: TrainingRecord | None = None,
@@ -55,7 +71,7 @@ class LagLlamaForecaster:
     def __repr__(self) -> str:
         """With a digest of the weights: what tells one forecaster from another."""
         digest = checkpoint.digest(self.model)
-        return f"LagLlamaForecaster({self.name!r}, weights={digest!r})"
+        return f"{type(self).__name__}({self.name!r}, weights={digest!r})"
 
     def forecast(
         self,
@@ -67,6 +83,7 @@ class LagLlamaForecaster:
         context_length: int | None = None,
         nonnegative: bool = False,
         integer: bool = False,
+        joint: bool = True,
         id_column: str | None = None,
         time_column: str | None = None,
         target_column: str | None = None,
@@ -74,7 +91,7 @@ class LagLlamaForecaster:
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         progress: bool | None = None,
     ) -> Forecast:
-        """Draw joint sample paths of the `horizon` steps after each series ends.
+        """Forecast the `horizon` steps after each series ends, as joint sample paths.
 
         Args:
             data: a long or wide frame, a Series, an array, a list, or the path of a CSV or parquet
@@ -82,11 +99,13 @@ class LagLlamaForecaster:
             horizon: steps to forecast.
             num_samples: paths for each series.
             seed: same seed and same series name, same paths, whatever else is in the data.
-            context_length: tokens to attend to; None takes the model's own.
+            context_length: steps to attend to; None takes the model's own.
             nonnegative: no value of a path falls below 0.
             integer: every value of a path is a whole number.
+            joint: each sample is one possible future. Without it, samples are the evenly spaced
+                quantiles of each step, which Cria knows without sampling; Lag-Llama samples anyway.
             frequency: pandas name of the step; None infers it.
-            memory_bytes: requests that need more than this at a time are drawn in parts.
+            memory_bytes: requests that need more than this at a time are answered in parts.
             progress: show a bar; None shows it in a terminal when there are several parts.
 
         Raises:
@@ -94,9 +113,8 @@ class LagLlamaForecaster:
         """
         _check_whole("horizon", horizon, LONGEST_HORIZON)
         _check_whole("num_samples", num_samples, 1_000_000)
-        context_length = (
-            context_length if context_length is not None else self.model.config.context_length
-        )
+        if context_length is None:
+            context_length = self.model.config.context_length
         _check_whole("context_length", context_length, 65536)
         panel = read_panel(
             data,
@@ -105,43 +123,18 @@ class LagLlamaForecaster:
             target_column=target_column,
             frequency=frequency,
         )
-        samples = np.empty((len(panel), num_samples, horizon))
-        parts, most = plan(
-            self.model, len(panel), num_samples, context_length, horizon, memory_bytes
-        )
         clamp = _clamp(nonnegative, integer)
-
-        def draw(part: Part) -> Tensor:
-            return self._draw(panel, part, context_length, num_samples, horizon, seed, clamp)
-
-        with considerate_threads() as num_threads:
-            drawn = share_out(draw, parts, min(num_threads, most))
-            for part, paths in _shown(drawn, len(parts), progress):
-                samples[part.series, part.samples] = paths.numpy()
-        return panel.answer(samples, self.name)
-
-    def _draw(
-        self,
-        panel: Panel,
-        part: Part,
-        context_length: int,
-        num_samples: int,
-        horizon: int,
-        seed: int,
-        clamp: Clamp | None,
-    ) -> Tensor:
-        """Cut the last windows of some series and sample their futures."""
-        history_length = self.model.config.max_lag + context_length
-        windows = last_windows(panel, part.series, history_length, context_length, horizon)
-        names = [str(identifier) for identifier in panel.ids[part.series]]
-        return sample_paths(
-            self.model,
-            torch.from_numpy(windows.values),
-            torch.from_numpy(windows.observed),
-            torch.from_numpy(windows.calendar),
-            uniforms(names, seed, num_samples, horizon)[:, part.samples],
-            clamp,
+        request = Request(
+            panel, horizon, num_samples, context_length, seed, clamp, joint, memory_bytes, progress
         )
+        return panel.answer(self._answer(request), self.name, self._is_joint(joint))
+
+    @abstractmethod
+    def _answer(self, request: Request) -> Floats:
+        """Samples of each series, `(series, sample, horizon)`."""
+
+    def _is_joint(self, joint: bool) -> bool:
+        return True
 
     def save(
         self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32"
@@ -151,16 +144,119 @@ class LagLlamaForecaster:
         checkpoint.save_training(self.training, Path(path))
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a forecaster, checked."""
+
+    panel: Panel
+    horizon: int
+    num_samples: int
+    context_length: int
+    seed: int
+    clamp: Clamp | None
+    joint: bool
+    memory_bytes: int
+    progress: bool | None
+
+    def uniforms(self, series: Iterable[int], samples: slice) -> Tensor:
+        """The random numbers of some series' paths."""
+        names = [str(self.panel.ids[one]) for one in series]
+        return uniforms(names, self.seed, self.num_samples, self.horizon)[:, samples]
+
+
+class LagLlamaForecaster(PretrainedForecaster):
+    """Lag-Llama with its weights: paths sampled step by step."""
+
+    model: LagLlama
+
+    def _answer(self, request: Request) -> Floats:
+        samples = np.empty((len(request.panel), request.num_samples, request.horizon))
+        parts, most = plan(
+            self.model,
+            len(request.panel),
+            request.num_samples,
+            request.context_length,
+            request.horizon,
+            request.memory_bytes,
+        )
+        with considerate_threads() as num_threads:
+            drawn = share_out(lambda part: self._draw(request, part), parts, min(num_threads, most))
+            for part, paths in _shown(drawn, len(parts), request.progress):
+                samples[part.series, part.samples] = paths.numpy()
+        return samples
+
+    def _draw(self, request: Request, part: Part) -> Tensor:
+        """Cut the last windows of some series and sample their futures."""
+        context_length = request.context_length
+        history_length = self.model.config.max_lag + context_length
+        windows = last_windows(
+            request.panel, part.series, history_length, context_length, request.horizon
+        )
+        return sample_paths(
+            self.model,
+            torch.from_numpy(windows.values),
+            torch.from_numpy(windows.observed),
+            torch.from_numpy(windows.calendar),
+            request.uniforms(range(len(request.panel))[part.series], part.samples),
+            request.clamp,
+        )
+
+
+class CriaForecaster(PretrainedForecaster):
+    """Cria with its weights: all quantiles in one pass, and paths that run through them."""
+
+    model: Cria
+
+    def _is_joint(self, joint: bool) -> bool:
+        return joint
+
+    def _answer(self, request: Request) -> Floats:
+        lengths = [min(len(one), request.context_length) for one in request.panel.values]
+        device = self.model.levels.device
+        parts = list(
+            plan_rows(
+                lengths,
+                request.horizon,
+                self.model.config,
+                device.type == "cpu",
+                request.memory_bytes,
+            )
+        )
+        samples = np.empty((len(lengths), request.num_samples, request.horizon))
+        with considerate_threads() as num_threads:
+            told = share_out(lambda rows: self._tell(request, rows), parts, num_threads)
+            for rows, paths in _shown(told, len(parts), request.progress):
+                samples[rows.series] = paths.numpy()
+        return samples
+
+    def _tell(self, request: Request, rows: Rows) -> Tensor:
+        """Samples of some series."""
+        values, observed, seasons = last_values(request.panel, rows.series, request.context_length)
+        answer = forecast_quantiles(
+            self.model,
+            torch.from_numpy(values),
+            torch.from_numpy(observed),
+            torch.from_numpy(seasons),
+            request.horizon,
+        )
+        if request.joint:
+            uniforms = request.uniforms(rows.series, slice(None))
+            paths = paths_through(answer, uniforms)
+        else:
+            paths = evenly_spaced(answer, request.num_samples)
+        return request.clamp(paths) if request.clamp else paths
+
+
 def load(
-    model: str | os.PathLike[str] = "lag-llama",
+    model: str | os.PathLike[str] = "cria",
     *,
     device: str = "auto",
     dtype: Literal["float32", "bfloat16"] = "float32",
-) -> LagLlamaForecaster:
-    """Load a packaged forecaster by name ("lag-llama"), or one saved in a folder.
+) -> PretrainedForecaster:
+    """Load a packaged forecaster by name ("cria", "lag-llama"), or one saved in a folder.
 
     Args:
-        model: a packaged name, or a folder ("./lag-llama" where a folder has a packaged name).
+        model: a packaged name, or a folder ("./cria" where a folder has a packaged name).
         device: "auto" (the first of cuda, mps, cpu that is there) or a torch device.
         dtype: "float32", or "bfloat16" for less memory and, on hardware made for it, more speed.
 
@@ -170,7 +266,10 @@ def load(
     """
     path = find_checkpoint(model)
     training = checkpoint.load_training(path)
-    return LagLlamaForecaster(checkpoint.load(path), path.name, device, dtype, training)
+    network = checkpoint.load(path)
+    if isinstance(network, Cria):
+        return CriaForecaster(network, path.name, device, dtype, training)
+    return LagLlamaForecaster(network, path.name, device, dtype, training)
 
 
 def find_checkpoint(model: str | os.PathLike[str]) -> Path:
@@ -215,8 +314,8 @@ def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
 
 
 def _shown(
-    drawn: Iterable[tuple[Part, Tensor]], total: int, progress: bool | None
-) -> Iterable[tuple[Part, Tensor]]:
+    drawn: Iterable[tuple[Of, Tensor]], total: int, progress: bool | None
+) -> Iterable[tuple[Of, Tensor]]:
     if progress is None:
         progress = total > 1 and sys.stderr.isatty()
     console = Console(stderr=True)
