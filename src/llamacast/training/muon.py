@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 # Jordan et al. 2024 (kellerjordan.github.io/posts/muon): a quintic whose steep start brings singular
 # values near 1 in five steps; they end between 0.7 and 1.2, which serves as well as 1.
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
             ahead = weight.grad.lerp(state["momentum"], group["momentum"])
             updates.append(ahead.mT if len(weight) > weight.shape[1] else ahead)
-        found = orthogonalise(torch.stack(updates))
+        found = _orthogonalise_shared(torch.stack(updates))
         size = UPDATE_SIZE * max(weights[0].shape) ** 0.5
         for weight, update in zip(weights, found, strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
@@ -67,6 +67,18 @@ class Muon(torch.optim.Optimizer):
 
 def _wide_shape(weight: Tensor) -> tuple[int, int]:
     return min(weight.shape), max(weight.shape)
+
+
+def _orthogonalise_shared(matrices: Float[Tensor, "matrix row column"]) -> Tensor:
+    """`orthogonalise`, each of the processes that train together doing some of the matrices."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return orthogonalise(matrices)
+    own = slice(distributed.get_rank(), None, distributed.get_world_size())
+    found = torch.zeros_like(matrices)
+    if len(matrices[own]):
+        found[own] = orthogonalise(matrices[own])
+    distributed.all_reduce(found)
+    return found
 
 
 def orthogonalise(matrices: Float[Tensor, "matrix row column"]) -> Tensor:
