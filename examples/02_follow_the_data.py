@@ -60,7 +60,7 @@ with torch.no_grad():
     show(4, "tokenise by lags", lags=lags.values, tokens=tokens)
 
     turn = rotation(torch.arange(CONTEXT), CONTEXT, config)
-    hidden = model.hidden(tokens, turn, CausalAttention())
+    hidden = model.transformer(tokens, turn, CausalAttention())
     show(5, "transform", hidden=hidden)
 
     distribution = model.distribution(hidden, lags, window.scale.float())

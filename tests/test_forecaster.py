@@ -16,9 +16,9 @@ from llamacast.model import checkpoint
 HORIZON = 6
 
 
-@pytest.fixture(scope="module")
-def forecaster():
-    return llamacast.load("lag-llama", device="cpu")
+@pytest.fixture(scope="module", params=["cria", "lag-llama"])
+def forecaster(request):
+    return llamacast.load(request.param, device="cpu")
 
 
 def hourly(num_steps=200, num_series=3, start="2024-01-01"):
@@ -47,7 +47,7 @@ def test_a_forecast_goes_on_where_series_end(forecaster):
     assert np.isfinite(forecast.samples).all()
     assert list(forecast.ids) == ["s0", "s1", "s2"]
     assert forecast.index[0][0] == frame.ds.max() + pd.Timedelta("1h")
-    assert forecast.model == "lag-llama"
+    assert forecast.model == forecaster.name
     assert forecast.history[0].iloc[-1] == frame.y[199]
 
 
@@ -199,7 +199,7 @@ def test_what_is_saved_is_what_is_loaded(forecaster, tmp_path):
 
 
 def test_unknown_models_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"gpt.*lag-llama"):
+    with pytest.raises(CheckpointError, match=r"gpt.*cria, lag-llama"):
         llamacast.load("gpt")
     with pytest.raises(CheckpointError, match=r"convert"):
         llamacast.load("lag-llama.ckpt")
@@ -221,7 +221,7 @@ def test_an_official_checkpoint_is_converted_and_forecasts(golden_path, tmp_path
 
 def test_counts_can_be_forecast_with_a_count_head(tmp_path):
     config = dataclasses.replace(
-        llamacast.load().model.config, head="negative_binomial", scaling="mean", num_layers=1
+        llamacast.load("lag-llama").model.config, head="negative_binomial", scaling="mean", num_layers=1
     )
     checkpoint.save(checkpoint.LagLlama(config), tmp_path)
     counts = pd.Series(np.random.default_rng(0).poisson(20.0, 300))
@@ -230,10 +230,9 @@ def test_counts_can_be_forecast_with_a_count_head(tmp_path):
     assert (samples >= 0).all()
 
 
-def test_the_number_of_threads_changes_nothing(monkeypatch):
+def test_the_number_of_threads_changes_nothing(forecaster, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "set by hand: no looking at the load")
     values = np.random.default_rng(0).normal(size=(12, 60)).cumsum(axis=1)
-    forecaster = llamacast.load(device="cpu")
     before = torch.get_num_threads()
     try:
         found = []
@@ -243,3 +242,53 @@ def test_the_number_of_threads_changes_nothing(monkeypatch):
     finally:
         torch.set_num_threads(before)
     np.testing.assert_array_equal(*found)
+
+
+def test_cria_is_what_is_loaded_unless_told_otherwise():
+    assert llamacast.load(device="cpu").name == "cria"
+
+
+def test_quantiles_may_be_had_without_paths():
+    cria = llamacast.load("cria", device="cpu")
+    joint = cria.forecast(hourly(), HORIZON, num_samples=21)
+    apart = cria.forecast(hourly(), HORIZON, num_samples=21, joint=False)
+    assert joint.joint
+    assert not apart.joint
+    np.testing.assert_allclose(np.sort(joint.samples, axis=1), apart.samples, rtol=1e-9)
+
+
+def test_lag_llama_samples_paths_anyway():
+    lag_llama = llamacast.load("lag-llama", device="cpu")
+    forecast = lag_llama.forecast(hourly(), HORIZON, num_samples=5, joint=False)
+    assert forecast.joint
+    np.testing.assert_array_equal(
+        forecast.samples, lag_llama.forecast(hourly(), HORIZON, num_samples=5).samples
+    )
+
+
+def test_cria_knows_a_shift_from_a_change():
+    frame = hourly()
+    cria = llamacast.load("cria", device="cpu")
+    plain = cria.forecast(frame, HORIZON, num_samples=10).samples
+    other = cria.forecast(frame.assign(y=frame.y * 100.0 - 7e5), HORIZON, num_samples=10).samples
+    np.testing.assert_allclose((other + 7e5) / 100.0, plain, rtol=1e-4)
+
+
+def test_cria_does_without_a_calendar():
+    values = 10 + 5 * np.sin(np.arange(300) * 2 * np.pi / 24)
+    samples = llamacast.load("cria", device="cpu").forecast(values, 24).samples
+    np.testing.assert_allclose(np.median(samples[0], axis=0), values[-24:], atol=1.0)
+
+
+def test_series_of_all_lengths_are_forecast_at_once():
+    rng = np.random.default_rng(0)
+    rows = [
+        pd.DataFrame({"id": length, "step": np.arange(length), "y": rng.normal(size=length)})
+        for length in (1, 2, 15, 16, 17, 500, 3000)
+    ]
+    cria = llamacast.load("cria", device="cpu")
+    together = cria.forecast(pd.concat(rows), 40, num_samples=11)
+    for row, frame in enumerate(rows):
+        alone = cria.forecast(frame.y.to_numpy(), 40, num_samples=11, joint=False).samples[0]
+        found = np.median(together.samples[row], axis=0)
+        np.testing.assert_allclose(found, np.median(alone, axis=0), rtol=1e-3, atol=1e-2)

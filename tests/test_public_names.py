@@ -7,6 +7,7 @@ import llamacast
 
 PUBLIC = {
     "CheckpointError",
+    "CriaForecaster",
     "DataError",
     "Forecast",
     "Forecaster",

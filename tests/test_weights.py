@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import llamacast
 from llamacast.data.calendar import parse_frequency, stamps_from
@@ -18,24 +19,28 @@ HORIZONS = {"pedestrian_counts": 24, "weather": 30, "beijing_pm25": 24}
 NUM_WINDOWS = 3
 
 
-def test_they_are_half_precision_and_under_the_limit():
-    weights = llamacast.load().model
+NAMES = ("cria", "lag-llama")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_are_half_precision_and_under_the_limit(name):
+    weights = llamacast.load(name).model
     folder = UNSEEN.parents[3] / "src" / "llamacast" / "weights"
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 25e6
-    for name, weight in weights.state_dict().items():
-        assert weight.isfinite().all(), name
+    for part, weight in weights.state_dict().items():
+        assert weight.isfinite().all(), part
+        assert torch.equal(weight, weight.half().float()), part
 
 
-def test_their_card_says_what_they_are():
-    card = (
-        UNSEEN.parents[3] / "src" / "llamacast" / "weights" / "lag-llama" / "README.md"
-    ).read_text()
+@pytest.mark.parametrize("name", NAMES)
+def test_their_card_says_what_they_are(name):
+    card = (UNSEEN.parents[3] / "src" / "llamacast" / "weights" / name / "README.md").read_text()
     for heading in ("Data", "Recipe", "Compute", "Scores", "Limits"):
         assert f"## {heading}" in card
 
 
-@pytest.fixture(scope="module")
-def scores():
+@pytest.fixture(scope="module", params=NAMES)
+def scores(request):
     """CRPS of the packaged weights and of seasonal naive on each unseen set."""
     corpus = read_corpus(UNSEEN)
     found = {}
@@ -56,7 +61,7 @@ def scores():
         table = pd.concat(past)
         frequency = corpus.frequencies[first].name
         assert parse_frequency(frequency).name == frequency
-        ours = llamacast.load(device="cpu").forecast(table, horizon, frequency=frequency)
+        ours = llamacast.load(request.param, device="cpu").forecast(table, horizon, frequency=frequency)
         naive = SeasonalNaive().forecast(table, horizon, frequency=frequency)
         found[dataset] = [
             mean_weighted_quantile_loss(np.stack(actuals), forecast.quantile(DECILES))

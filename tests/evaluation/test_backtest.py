@@ -112,7 +112,7 @@ def test_seasonal_naive_is_always_there(table):
 
 
 def test_lag_llama_with_settled_options_repeats(table):
-    small = llamacast.load()
+    small = llamacast.load("lag-llama")
     settled = Settled(small, {"num_samples": 10, "seed": 4})
     assert isinstance(settled, Forecaster)
     one = backtest(table, HORIZON, {"lag-llama": settled}, num_windows=1)

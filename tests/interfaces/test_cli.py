@@ -33,7 +33,7 @@ def test_a_forecast_is_printed_written_and_drawn(run, table, tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     frame = pd.read_csv(output)
-    expected = ["shop", "day", "mean", "0.2", "0.8", "lag-llama-lo-90", "lag-llama-hi-90"]
+    expected = ["shop", "day", "mean", "0.2", "0.8", "cria-lo-90", "cria-hi-90"]
     assert list(frame.columns) == expected
     assert frame.day.iloc[0] == "2024-04-10"
     assert len(frame) == 14
@@ -211,7 +211,7 @@ def test_a_backtest_of_a_folder_scores_each_data_set(run, tmp_path):
         (("--horizon", 0), "horizon must be 1 or more"),
         (("--horizon", 200), "shorten the horizon"),
         (("--horizon", 7, "--windows", 0), "num_windows must be 1 or more"),
-        (("--horizon", 7, "--models", "nonsense"), "no model 'nonsense'; there are lag-llama"),
+        (("--horizon", 7, "--models", "nonsense"), "no model 'nonsense'; there are cria, lag-llama"),
     ],
 )
 def test_a_backtest_that_cannot_be_is_refused_in_one_line(run, table, arguments, message):

@@ -45,7 +45,7 @@ def forecast(
     horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
     model: Annotated[
         str, typer.Option(help="A packaged model, or the folder of one.")
-    ] = "lag-llama",
+    ] = "cria",
     quantiles: Annotated[
         str, typer.Option(help="Quantiles to report, between 0 and 1, with commas.")
     ] = "0.1,0.5,0.9",
@@ -131,7 +131,7 @@ def backtest(
     ] = None,
     models: Annotated[
         str, typer.Option(help="With commas: packaged models, folders, baselines (see below).")
-    ] = "lag-llama,seasonal-naive",
+    ] = "cria,seasonal-naive",
     season: Annotated[
         Optional[int],
         typer.Option(help="Steps in a season. [default: the frequency's own]"),
@@ -291,7 +291,7 @@ def gift_eval(
     models: Annotated[
         str,
         typer.Option(help="With commas: packaged models, folders, classical baselines."),
-    ] = "lag-llama,seasonal-naive",
+    ] = "cria,seasonal-naive",
     published: Annotated[
         Optional[Path], typer.Option(help="Published scores (CSV) to set beside.")
     ] = None,
