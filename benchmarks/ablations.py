@@ -152,8 +152,14 @@ def cria_variants(steps: int) -> dict[str, tuple[str, PretrainConfig]]:
             replace(base, synthetic=replace(base.synthetic, share=0.0)),
         ),
         "no-augment": ("no augmentation", replace(base, augment=NOTHING)),
-        "masked-80": ("the end of 80 % of windows is masked", windows(masked_share=0.8)),
-        "masked-20": ("the end of 20 % of windows is masked", windows(masked_share=0.2)),
+        "masked-ends": (
+            "ends of 90 % of windows are masked, nothing within",
+            windows(masked_end_share=0.9, masked_within_share=0.0),
+        ),
+        "masked-less": (
+            "half as much is masked",
+            windows(masked_end_share=0.25, masked_within_share=0.2),
+        ),
         "nine-deciles": (
             "nine deciles in place of 21 quantiles",
             model(levels=tuple(step / 10 for step in range(1, 10))),

@@ -221,7 +221,10 @@ def test_an_official_checkpoint_is_converted_and_forecasts(golden_path, tmp_path
 
 def test_counts_can_be_forecast_with_a_count_head(tmp_path):
     config = dataclasses.replace(
-        llamacast.load("lag-llama").model.config, head="negative_binomial", scaling="mean", num_layers=1
+        llamacast.load("lag-llama").model.config,
+        head="negative_binomial",
+        scaling="mean",
+        num_layers=1,
     )
     checkpoint.save(checkpoint.LagLlama(config), tmp_path)
     counts = pd.Series(np.random.default_rng(0).poisson(20.0, 300))

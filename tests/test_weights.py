@@ -61,7 +61,9 @@ def scores(request):
         table = pd.concat(past)
         frequency = corpus.frequencies[first].name
         assert parse_frequency(frequency).name == frequency
-        ours = llamacast.load(request.param, device="cpu").forecast(table, horizon, frequency=frequency)
+        ours = llamacast.load(request.param, device="cpu").forecast(
+            table, horizon, frequency=frequency
+        )
         naive = SeasonalNaive().forecast(table, horizon, frequency=frequency)
         found[dataset] = [
             mean_weighted_quantile_loss(np.stack(actuals), forecast.quantile(DECILES))

@@ -213,18 +213,17 @@ class CriaForecaster(PretrainedForecaster):
     def _answer(self, request: Request) -> Floats:
         lengths = [min(len(one), request.context_length) for one in request.panel.values]
         device = self.model.levels.device
-        parts = list(
-            plan_rows(
-                lengths,
-                request.horizon,
-                self.model.config,
-                device.type == "cpu",
-                request.memory_bytes,
-            )
+        parts, most = plan_rows(
+            lengths,
+            request.horizon,
+            request.num_samples,
+            self.model.config,
+            device.type == "cpu",
+            request.memory_bytes,
         )
         samples = np.empty((len(lengths), request.num_samples, request.horizon))
         with considerate_threads() as num_threads:
-            told = share_out(lambda rows: self._tell(request, rows), parts, num_threads)
+            told = share_out(lambda rows: self._tell(request, rows), parts, min(num_threads, most))
             for rows, paths in _shown(told, len(parts), request.progress):
                 samples[rows.series] = paths.numpy()
         return samples

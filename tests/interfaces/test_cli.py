@@ -211,7 +211,10 @@ def test_a_backtest_of_a_folder_scores_each_data_set(run, tmp_path):
         (("--horizon", 0), "horizon must be 1 or more"),
         (("--horizon", 200), "shorten the horizon"),
         (("--horizon", 7, "--windows", 0), "num_windows must be 1 or more"),
-        (("--horizon", 7, "--models", "nonsense"), "no model 'nonsense'; there are cria, lag-llama"),
+        (
+            ("--horizon", 7, "--models", "nonsense"),
+            "no model 'nonsense'; there are cria, lag-llama",
+        ),
     ],
 )
 def test_a_backtest_that_cannot_be_is_refused_in_one_line(run, table, arguments, message):

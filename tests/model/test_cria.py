@@ -42,11 +42,17 @@ def series(num_series=3, time=80, seed=1):
 
 
 @torch.no_grad()
-def answer(model, values, observed, seasons=None):
+def answer(model, values, observed, num_known=None):
     """Quantiles of every next patch, in the units of the values."""
-    seasons = NO_SEASONS.expand(len(values), -1) if seasons is None else seasons
-    window = model.window(values, observed, seasons)
+    seasons = NO_SEASONS.expand(len(values), -1)
+    num_known = patches(values) if num_known is None else num_known
+    window = model.window(values, observed, seasons, num_known)
     return window.outlook.frames.from_frame(model.quantiles(model.hidden(window), window.outlook))
+
+
+def patches(values):
+    """All of them are known."""
+    return torch.full((len(values),), values.shape[1] // SMALL.patch_length)
 
 
 def everything(values):
@@ -64,11 +70,10 @@ def test_quantiles_never_cross():
 
 
 def test_no_token_sees_what_comes_after_it():
-    """Periods apart, which are looked for in the whole of what is known."""
     model, values = network(), series()
     observed = everything(values)
     seasons = NO_SEASONS.expand(3, -1)
-    known = torch.full((3,), 40)
+    known = torch.full((3,), 100)
     changed, hidden = values.clone(), observed.clone()
     changed[:, 48:] += 5.0
     hidden[:, 56:] = False
@@ -110,7 +115,10 @@ def test_what_is_appended_does_not_change_what_is_before(more):
     seen = torch.nn.functional.pad(everything(values), (0, more))
     short = answer(model, values, everything(values))
     torch.testing.assert_close(
-        answer(model, longer, seen)[:, : short.shape[1]], short, rtol=1e-4, atol=1e-5
+        answer(model, longer, seen, patches(values))[:, : short.shape[1]],
+        short,
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -130,10 +138,11 @@ def test_every_anchor_can_be_copied():
         bias = model.head.direct.bias.view(SMALL.patch_length, -1)
         bias[:, 3] = 50.0  # the latest value a period before, of the first period
         bias[:, -21] = -20.0  # the spread's logarithm
-    window = model.window(values, everything(values), torch.tensor([[12, 0]]).expand(3, -1))
+    seasons = torch.tensor([[12, 0]]).expand(3, -1)
+    window = model.window(values, everything(values), seasons, patches(values))
     with torch.no_grad():
         found = model.quantiles(model.hidden(window), window.outlook)[..., 10]
-    assert window.periods.lengths[:, 0].eq(12).all()
+    assert window.periods.lengths[:, 2:, 0].eq(12).all()
     seen = window.outlook.seasons.latest_seen[..., 0]
     torch.testing.assert_close(
         found[seen], window.outlook.seasons.latest[..., 0][seen], rtol=1e-3, atol=1e-3
@@ -145,7 +154,7 @@ def test_the_loss_is_that_of_what_is_predicted():
     model, values = network(), series()
     shown = everything(values)
     shown[:, 40:] = False
-    known = torch.full((3,), 40)
+    known = torch.full((3,), 5)
     seasons = NO_SEASONS.expand(3, -1)
     with torch.no_grad():
         losses = model.loss(values, shown, seasons, known)
@@ -157,7 +166,7 @@ def test_the_loss_is_that_of_what_is_predicted():
 
 def test_the_loss_does_not_depend_on_the_unit():
     model, values = network(), series()
-    arguments = everything(values), NO_SEASONS.expand(3, -1), torch.full((3,), 80)
+    arguments = everything(values), NO_SEASONS.expand(3, -1), torch.full((3,), 10)
     with torch.no_grad():
         plain = model.loss(values, *arguments)
         moved = model.loss(100.0 * values + 7.0, *arguments)
@@ -170,7 +179,7 @@ def test_learning_lowers_the_loss():
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
-        loss = model.loss(values, seen, seasons, torch.full((8,), 80))[:, 16:].mean()
+        loss = model.loss(values, seen, seasons, torch.full((8,), 10))[:, 16:].mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

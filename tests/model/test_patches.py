@@ -24,6 +24,12 @@ def series(num_series=3, time=48, share_missing=0.2):
     return values.masked_fill(~observed, 0.0), observed
 
 
+def everywhere(lengths):
+    """The same periods for each of 12 tokens."""
+    lengths = lengths[:, None].expand(-1, 12, -1)
+    return Periods(lengths, torch.zeros(lengths.shape))
+
+
 def test_rows_are_moved_to_begin_in_the_first_patch_and_end_with_a_whole_one():
     values = torch.arange(1.0, 11.0).repeat(3, 1)
     observed = torch.ones(3, 10, dtype=torch.bool)
@@ -85,7 +91,8 @@ def test_seasonal_lags_are_what_a_plain_loop_finds():
     values, observed = series()
     observed[:, 30:41] = False  # as a masked stretch
     values = values.masked_fill(~observed, 0.0)
-    periods = Periods(torch.tensor([[5, 9], [12, 0], [3, 20]]), torch.zeros(3, 2))
+    lengths = torch.tensor([[5, 9], [12, 0], [3, 20]])
+    periods = everywhere(lengths)
     frames = make_frames(values, observed, CONFIG)
     found = gather_seasons(values, observed, frames, periods, CONFIG)
     for row in range(3):
@@ -93,7 +100,7 @@ def test_seasonal_lags_are_what_a_plain_loop_finds():
             last = int(frames.last_step[row, token])
             for step in range(4):
                 target = (token + 1) * 4 + step
-                for number, period in enumerate(periods.lengths[row].tolist()):
+                for number, period in enumerate(lengths[row].tolist()):
                     back = [] if period == 0 else list(range(target, -1, -period))
                     known = [place for place in back if place <= last][:3]
                     seen = [place for place in known if observed[row, place]]
@@ -114,7 +121,7 @@ def test_tokens_are_as_wide_as_they_say_and_finite():
     values, observed = series()
     observed[1] = False
     values = values.masked_fill(~observed, 0.0)
-    periods = Periods(torch.tensor([[5, 9], [0, 0], [3, 20]]), torch.zeros(3, 2))
+    periods = everywhere(torch.tensor([[5, 9], [0, 0], [3, 20]]))
     frames = make_frames(values, observed, CONFIG)
     seasons = gather_seasons(values, observed, frames, periods, CONFIG)
     tokens = make_patch_tokens(values, observed, frames, seasons, periods, CONFIG)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llamacast.model.periods import find_periods
+from llamacast.model.periods import find_periods, find_periods_along
 
 NONE = torch.zeros(1, 2, dtype=torch.long)
 
@@ -42,9 +42,33 @@ def test_the_calendar_speaks_where_the_series_hardly_does():
     assert lengths(wave(9), seasons=torch.tensor([[52, 0]]))[0] == 9
 
 
-def test_periods_that_were_not_seen_one_and_a_half_times_are_left_out():
-    assert 52 not in lengths(wave(52, length=70), seasons=torch.tensor([[52, 0]]))
-    assert 52 in lengths(wave(52, length=80), seasons=torch.tensor([[52, 0]]))
+def test_peaks_must_be_seen_one_and_a_half_times_and_seasons_once():
+    assert max(lengths(wave(52, length=70, noise=0.0))) < 40
+    assert abs(lengths(wave(52, length=100, noise=0.0))[0] - 52) < 3
+    yearly = torch.tensor([[52, 0]])
+    assert 52 not in lengths(wave(52, length=52), seasons=yearly)
+    assert 52 in lengths(wave(52, length=60), seasons=yearly)
+
+
+def test_outliers_hide_no_period():
+    values = wave(12, length=320)
+    values[0, [20, 200, 300]] = 1000.0
+    assert lengths(values)[0] == 12
+    found = find_periods(values, torch.ones_like(values, dtype=torch.bool), NONE, 1)
+    assert found.strengths[0, 0] > 0.5
+
+
+def test_along_a_series_periods_are_those_of_its_past():
+    values = torch.cat([wave(7, length=256), wave(12, length=256)], dim=1)
+    seen = torch.ones_like(values, dtype=torch.bool)
+    found = find_periods_along(values, seen, NONE, torch.tensor([20]), 2, 16)
+    assert found.lengths.shape == (1, 32, 2)
+    for token, prefix in ((0, 1), (1, 2), (2, 2), (3, 4), (14, 8), (15, 16), (18, 16), (19, 20)):
+        part = slice(0, 16 * prefix)
+        alone = find_periods(values[:, part], seen[:, part], NONE, 2)
+        assert torch.equal(found.lengths[:, token], alone.lengths), token
+        torch.testing.assert_close(found.strengths[:, token], alone.strengths, atol=1e-5, rtol=0)
+    assert torch.equal(found.lengths[:, 31], found.lengths[:, 19])
 
 
 def test_a_trend_hides_no_period():

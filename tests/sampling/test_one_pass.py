@@ -6,6 +6,9 @@ import torch
 
 from llamacast.model.quantiles import Quantiles
 from llamacast.sampling.one_pass import (
+    BYTES_PER_DRAW,
+    BYTES_PER_TOKEN,
+    TOKENS_ON_CPU,
     Answer,
     even_levels,
     evenly_spaced,
@@ -179,14 +182,25 @@ def test_levels_are_even_and_within():
 
 def test_parts_hold_every_series_once_and_stay_within_the_budget():
     lengths = [5, 2000, 16, 17, 300] * 20
-    parts = list(plan_rows(lengths, 20, SMALL, True, 40 * 2**20))
-    rows = np.concatenate([part.series for part in parts])
-    assert sorted(rows) == list(range(100))
-    for part in parts:
-        tokens = len(part.series) * (-(-max(lengths[row] for row in part.series) // 8) + 3)
-        assert tokens <= 640 or len(part.series) == 1
+    for budget in (2**20, 40 * 2**20):
+        parts, most = plan_rows(lengths, 20, 100, SMALL, True, budget)
+        rows = np.concatenate([part.series for part in parts])
+        assert sorted(rows) == list(range(100))
+        assert most >= 1
+        for part in parts:
+            tokens = -(-max(lengths[row] for row in part.series) // 8) + 2
+            needed = len(part.series) * (tokens * BYTES_PER_TOKEN + 100 * 20 * BYTES_PER_DRAW)
+            assert needed <= budget or len(part.series) == 1
+            assert len(part.series) * tokens <= TOKENS_ON_CPU
+
+
+def test_many_samples_make_smaller_parts_and_fewer_at_a_time():
+    few, many = (plan_rows([24] * 400, 48, count, SMALL, True, 2**26) for count in (10, 5000))
+    assert len(many[0]) > len(few[0])
+    assert many[1] <= few[1]
 
 
 def test_a_series_larger_than_the_budget_is_answered_alone():
-    parts = list(plan_rows([65536, 65536], 1, SMALL, True, 1))
+    parts, most = plan_rows([65536, 65536], 1, 100, SMALL, True, 1)
     assert [part.series.tolist() for part in parts] == [[0], [1]]
+    assert most == 1

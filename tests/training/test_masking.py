@@ -20,9 +20,9 @@ def windows(count=400, time=96):
     )
 
 
-def masked(share=0.5, cut=None):
+def masked(end_share=0.45, scattered_share=0.45, cut=None):
     generator = torch.Generator().manual_seed(1)
-    return as_patch_batch(cut or windows(), LENGTH, share, generator)
+    return as_patch_batch(cut or windows(), LENGTH, end_share, scattered_share, generator)
 
 
 def test_windows_begin_in_the_first_patch_and_lose_nothing():
@@ -52,30 +52,49 @@ def test_whole_patches_are_hidden_and_never_the_first():
     assert ((patches.any(dim=2)) == (patches == seen).all(dim=2) & seen.any(dim=2)).all()
 
 
-def test_ends_are_hidden_in_their_share_and_stretches_within_in_half_of_the_rest():
-    batch = masked(share=0.6)
-    last = torch.arange(96).expand(400, -1).masked_fill(~batch["observed"], -1).amax(dim=1)
+def test_ends_and_stretches_are_hidden_in_their_shares():
+    batch = masked(0.5, 0.3)
     hidden = batch["observed"] & ~batch["shown"]
-    at_end = hidden[torch.arange(400), last]
-    within = hidden.any(dim=1) & ~at_end
-    # Some stretches within end where the window does.
-    assert 0.55 < at_end.float().mean() < 0.75
-    assert 0.08 < within.float().mean() < 0.25
+    whole = batch["observed"].all(dim=1)  # windows of 12 patches
+    patches = hidden[whole].view(-1, 12, LENGTH).any(dim=2)
+    some = patches.any(dim=1)
+    # An end is one run, and the last one; stretches may happen to be that, too.
+    runs = (patches[:, 1:] & ~patches[:, :-1]).sum(dim=1)
+    at_end = patches[:, -1] & (runs == 1)
+    assert 0.7 < some.float().mean() < 0.9
+    assert 0.45 < at_end.float().mean() < 0.65
+    nothing = masked(0.0, 0.0)
+    assert torch.equal(nothing["shown"], nothing["observed"])
 
 
 def test_short_ends_are_hidden_as_often_as_long_ones():
-    batch = masked(share=1.0)
-    long = batch["observed"].all(dim=1)
-    count = (batch["observed"] & ~batch["shown"])[long].sum(dim=1) // LENGTH
+    batch = masked(1.0, 0.0)
+    whole = batch["observed"].all(dim=1)
+    count = (batch["observed"] & ~batch["shown"])[whole].sum(dim=1) // LENGTH
     assert count.min() == 1
     assert count.max() >= 9
     assert (count <= 3).float().mean() > 0.35
 
 
+def test_stretches_are_one_to_eight_patches_and_about_half_of_all():
+    batch = masked(0.0, 1.0)
+    whole = batch["observed"].all(dim=1)
+    hidden = (batch["observed"] & ~batch["shown"])[whole].view(-1, 12, LENGTH).any(dim=2)
+    assert 0.3 < hidden.float().mean() < 0.55
+    lengths = [
+        len(run)
+        for row in hidden.int().tolist()
+        for run in "".join(map(str, row)).split("0")
+        if run
+    ]
+    assert min(lengths) == 1
+    assert max(lengths) == 8
+
+
 def test_periods_are_looked_for_in_what_is_shown():
-    batch = masked(share=1.0)
+    batch = masked(1.0, 0.0)
     for row in range(50):
-        known = int(batch["num_known"][row])
+        known = int(batch["num_known"][row]) * LENGTH
         assert not batch["shown"][row, known:].any()
         assert batch["shown"][row, known - 1] or known <= LENGTH
 
@@ -86,7 +105,7 @@ def test_steps_count_once_the_past_says_something():
     values[0], observed[0] = 3.0, True  # a constant
     observed[1, 3:80] = False  # three values, then nothing for long
     values = values.masked_fill(~observed, 0.0)
-    batch = masked(0.0, CutWindows(values, observed, cut.calendar, cut.seasons))
+    batch = masked(0.0, 0.0, CutWindows(values, observed, cut.calendar, cut.seasons))
     assert batch["counts"].shape == (8, 88)
     assert not batch["counts"][0].any()
     assert not batch["counts"][1, : 88 - 8].any()

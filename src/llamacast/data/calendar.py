@@ -295,10 +295,18 @@ def natural_seasons(frequency: Frequency) -> tuple[int, ...]:
 
 
 def season_candidates(frequency: Frequency | None) -> tuple[int, int]:
-    """Two periods, in steps, that a series may have, as far as its frequency tells; 0 for none."""
-    known = natural_seasons(frequency) if frequency else ()
-    found = [season for season in known if season > 1]
-    first, second = (*found, 0, 0)[:2]
+    """Two periods, in steps, that a series may have, as far as its frequency tells; 0 for none.
+
+    The natural seasons; of business days also the year of 261, of seconds the minute.
+    """
+    if frequency is None:
+        return 0, 0
+    known = natural_seasons(frequency)
+    if frequency.name == "B":
+        known = (5, 261)
+    elif frequency.unit == "s":
+        known = (60 // frequency.multiple, *known)
+    first, second = ([season for season in known if season > 1] + [0, 0])[:2]
     return first, second
 
 

@@ -43,9 +43,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 def forecast(
     data: Annotated[Path, typer.Argument(help="A CSV or parquet file, long or wide.")],
     horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
-    model: Annotated[
-        str, typer.Option(help="A packaged model, or the folder of one.")
-    ] = "cria",
+    model: Annotated[str, typer.Option(help="A packaged model, or the folder of one.")] = "cria",
     quantiles: Annotated[
         str, typer.Option(help="Quantiles to report, between 0 and 1, with commas.")
     ] = "0.1,0.5,0.9",

@@ -14,17 +14,19 @@ from llamacast.model.config import CriaConfig
 from llamacast.model.patches import (
     Frames,
     SeasonalLags,
+    extrapolate,
     gather_seasons,
     make_frames,
     make_patch_tokens,
     num_features,
 )
-from llamacast.model.periods import Periods, find_periods
+from llamacast.model.periods import Periods, find_periods_along
 from llamacast.model.quantiles import Quantiles, pinball, spread_out
 from llamacast.model.transformer import CausalAttention, Transformer, draw_weights, rotation
 
-# Anchors that do not come from seasons: the last value, the frame's location, the patch's mean.
-NUM_PLAIN_ANCHORS = 3
+# Anchors that do not come from seasons: the last value, the frame's location, the patch's mean, and
+# where two trends go; and those that do: the latest season, the mean of some, the latest grown.
+NUM_PLAIN_ANCHORS, NUM_SEASONAL_ANCHORS = 5, 3
 LARGEST_LOG_SPREAD = 7.0
 # Errors beyond so many units count as their logarithm while training.
 ROBUST_UNITS = 5.0
@@ -51,13 +53,16 @@ class Outlook:
 
     frames: Frames
     seasons: SeasonalLags
+    trends: Float[Tensor, "series token step trend"]
+    """Where trends go from the last value."""
     recent: Float[Tensor, "series token"]
     """Mean of the token's own patch, in its frame; the last value, where nothing is observed."""
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> Outlook:
         """That of some tokens of each row."""
-        recent = self.recent.gather(1, tokens)
-        return Outlook(self.frames.choose(tokens), self.seasons.choose(tokens), recent)
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        trends, recent = self.trends[rows, tokens], self.recent[rows, tokens]
+        return Outlook(self.frames.choose(tokens), self.seasons.choose(tokens), trends, recent)
 
     def anchor(
         self, logits: Float[Tensor, "series token step anchor"]
@@ -66,9 +71,12 @@ class Outlook:
         last = self.frames.last
         plain = torch.stack([last, torch.zeros_like(last), self.recent], dim=2)
         plain = plain.unsqueeze(2).expand(*logits.shape[:3], -1)
-        anchors = torch.cat([plain, self.seasons.latest, self.seasons.mean], dim=3)
-        seen = [self.seasons.latest_seen, self.seasons.mean_seen]
-        there = torch.cat([torch.ones_like(plain, dtype=torch.bool), *seen], dim=3)
+        seasons, always = self.seasons, torch.ones_like(plain, dtype=torch.bool)
+        anchors = torch.cat(
+            [plain, seasons.latest, seasons.mean, seasons.grown, self.trends], dim=3
+        )
+        seen = [seasons.latest_seen, seasons.mean_seen, seasons.grown_seen]
+        there = torch.cat([always, *seen, always[..., :2]], dim=3)
         weights = logits.masked_fill(~there, -math.inf).softmax(dim=-1)
         return (weights * anchors).sum(dim=-1)
 
@@ -92,7 +100,7 @@ class Cria(nn.Module):
         self.config = config
         features, hidden, width = num_features(config), config.projection_width, config.width
         self.transformer = Transformer(config, Projection(features, hidden, width))
-        num_anchors = NUM_PLAIN_ANCHORS + 2 * config.num_periods
+        num_anchors = NUM_PLAIN_ANCHORS + NUM_SEASONAL_ANCHORS * config.num_periods
         # For each step: weights of anchors, the median's distance, a spread, gaps between quantiles.
         self.outputs = (num_anchors, 1, 1, len(config.levels) - 1)
         self.head = Projection(width, hidden, config.patch_length * sum(self.outputs))
@@ -106,27 +114,25 @@ class Cria(nn.Module):
         values: Float[Tensor, "series time"],
         observed: Bool[Tensor, "series time"],
         seasons: Int[Tensor, "series season"],
-        num_known: Int[Tensor, " series"] | None = None,
+        num_known: Int[Tensor, " series"],
     ) -> PatchWindow:
         """Frames, periods and seasonal lags of series in whole patches, standardised beforehand.
 
-        `seasons` are periods that the calendar suggests (0 for none). Periods are looked for in the
-        first `num_known` steps of each row; by default in all.
+        `seasons` are periods that the calendar suggests (0 for none). `num_known` is the number of
+        each row's patches that a forecast is made from.
         """
         assert values.shape[1] % self.config.patch_length == 0, "whole patches only"
         values = values.masked_fill(~observed, 0.0)
-        searched = observed
-        if num_known is not None:
-            steps = torch.arange(values.shape[1], device=values.device)
-            searched = observed & (steps < num_known[:, None])
-        periods = find_periods(values, searched, seasons, self.config.num_periods)
+        periods = find_periods_along(
+            values, observed, seasons, num_known, self.config.num_periods, self.config.patch_length
+        )
         frames = make_frames(values, observed, self.config)
         lags = gather_seasons(values, observed, frames, periods, self.config)
         patched = (len(values), -1, self.config.patch_length)
         seen = observed.view(patched)
         patch, count = frames.to_frame(values.view(patched)) * seen, seen.sum(dim=2)
-        mean = patch.sum(dim=2) / count.clamp(min=1)
-        outlook = Outlook(frames, lags, torch.where(count > 0, mean, frames.last))
+        mean = torch.where(count > 0, patch.sum(dim=2) / count.clamp(min=1), frames.last)
+        outlook = Outlook(frames, lags, extrapolate(frames, self.config), mean)
         return PatchWindow(values, observed, periods, outlook)
 
     def hidden(self, window: PatchWindow) -> Float[Tensor, "series token width"]:
@@ -164,8 +170,8 @@ class Cria(nn.Module):
         """Loss of each step after the first patch; it means nothing where nothing was observed.
 
         The network sees what is `shown` and is asked for all values. The loss is the mean
-        pinball loss over the levels, in units of the frame's usual movement, large errors as their
-        logarithm: a monotone map, so the best quantiles stay the best.
+        pinball loss over the levels, in the geometric mean of the frame's scale and movement, large
+        errors as their logarithm: a monotone map, so the best quantiles stay the best.
         """
         length = self.config.patch_length
         window = self.window(values, shown, seasons, num_known)
@@ -190,5 +196,5 @@ def _robust(errors: Tensor) -> Tensor:
 
 def _usual_gaps(levels: Float[Tensor, " level"]) -> Float[Tensor, " gap"]:
     """What softplus turns into the gaps between the normal distribution's quantiles."""
-    gaps = torch.special.ndtri(levels.double()).diff()
-    return gaps.expm1().log().float()
+    gaps = torch.special.ndtri(levels.cpu().double()).diff()
+    return gaps.expm1().log().to(levels)

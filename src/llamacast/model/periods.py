@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SHORTEST_PERIOD = 2
-# A period must have been seen one and a half times.
-LONGEST_SHARE = 2 / 3
+# A peak must have been seen one and a half times; what the calendar suggests, once.
+LONGEST_SHARE, LONGEST_SHARE_OF_CALENDAR = 2 / 3, 0.95
 NUM_PEAKS = 16
 # A correlation over few pairs of steps is chance: it counts as if so many pairs of none came along.
 PAIRS_OF_NONE = 8.0
@@ -21,15 +21,17 @@ CALENDAR_BONUS, CALENDAR_BONUS_OF_CHANCE = 0.1, 2.0
 # How near, as a share, a period is to another, or to a multiple of it, to be the same.
 NEARNESS = 0.06
 MULTIPLE_MUST_GAIN = 0.03
+# Residuals beyond so many usual ones are outliers, which would hide every period.
+LARGEST_RESIDUAL = 4.5
 
 
 @dataclass(frozen=True)
 class Periods:
-    """Periods of each series, the strongest first."""
+    """Periods of each series, or of each of its tokens, the strongest first."""
 
-    lengths: Int[Tensor, "series period"]
+    lengths: Int[Tensor, "*batch period"]
     """In steps; 0 where there is none."""
-    strengths: Float[Tensor, "series period"]
+    strengths: Float[Tensor, "*batch period"]
     """How far the autocorrelation there, after a straight line is taken off, rises above 0 and above
     its lowest point before: near 1 for a season, near 0 for what merely changes slowly."""
 
@@ -53,8 +55,7 @@ def find_periods(
     last = torch.where(observed, steps, -1).amax(dim=1)
     first = torch.where(observed, steps, values.shape[1]).amin(dim=1)
     span = (last - first + 1).clamp(min=0)[:, None]
-    longest = (span * LONGEST_SHARE).long()
-    lengths, fits = _candidates(strength, seasons, longest)
+    lengths, fits = _candidates(strength, seasons, span)
     from_calendar = torch.arange(lengths.shape[1], device=lengths.device) >= NUM_PEAKS
     scores = fits - PENALTY_PER_OCTAVE * lengths.clamp(min=1).float().log2()
     bonus = CALENDAR_BONUS + CALENDAR_BONUS_OF_CHANCE / span.clamp(min=1).sqrt()
@@ -73,11 +74,43 @@ def find_periods(
     return Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))
 
 
+def find_periods_along(
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    seasons: Int[Tensor, "series season"],
+    num_known: Int[Tensor, " series"],
+    num_periods: int,
+    patch_length: int,
+) -> Periods:
+    """Periods as they could be known at the end of each patch, `(series, token, period)`.
+
+    They are looked for anew whenever the number of patches has doubled, and in each row's first
+    `num_known` patches. Each token has those of the most patches that lie in its past.
+    """
+    num_tokens = values.shape[1] // patch_length
+    tokens = torch.arange(1, num_tokens + 1, device=values.device)
+    steps = torch.arange(values.shape[1], device=values.device)
+    within = observed & (steps < num_known[:, None] * patch_length)
+    found = find_periods(values, within, seasons, num_periods)
+    lengths = found.lengths[:, None].repeat(1, num_tokens, 1)
+    strengths = found.strengths[:, None].repeat(1, num_tokens, 1)
+    known = num_known[:, None]
+    prefix = 1
+    while prefix < min(num_tokens, int(num_known.max())):
+        part = slice(0, prefix * patch_length)
+        found = find_periods(values[:, part], observed[:, part], seasons, num_periods)
+        here = (tokens >= prefix) & (tokens < 2 * prefix) & (tokens < known)
+        lengths = torch.where(here[..., None], found.lengths[:, None], lengths)
+        strengths = torch.where(here[..., None], found.strengths[:, None], strengths)
+        prefix *= 2
+    return Periods(lengths, strengths)
+
+
 def _autocorrelation(
     values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
 ) -> Float[Tensor, "series lag"]:
     """Of the values less a straight line; lag 0 is 1 wherever anything moves."""
-    residual = _without_line(values, observed)
+    residual = _without_outliers(_without_line(values, observed), observed)
     size = 2 ** (2 * values.shape[1] - 1).bit_length()
     products = _correlate(residual, size)[:, : values.shape[1]]
     pairs = _correlate(observed.to(values.dtype), size)[:, : values.shape[1]].round()
@@ -116,23 +149,32 @@ def _without_line(values: Tensor, observed: Tensor) -> Tensor:
     return centred - slope * time
 
 
+def _without_outliers(residual: Tensor, observed: Tensor) -> Tensor:
+    count = observed.sum(dim=1, keepdim=True).clamp(min=1)
+    # The mean of roots, squared: outliers hardly raise it themselves.
+    usual = (residual.abs().sqrt().sum(dim=1, keepdim=True) / count).square()
+    bound = LARGEST_RESIDUAL * usual
+    return residual.clamp(-bound, bound)
+
+
 def _candidates(
     strength: Float[Tensor, "series lag"],
     seasons: Int[Tensor, "series season"],
-    longest: Int[Tensor, "series 1"],
+    span: Int[Tensor, "series 1"],
 ) -> tuple[Int[Tensor, "series candidate"], Float[Tensor, "series candidate"]]:
     """Peaks, then seasons; those that cannot be are 0."""
     lags = torch.arange(strength.shape[1], device=strength.device)
     before = torch.nn.functional.pad(strength, (1, 0), value=torch.inf)[:, :-1]
     after = torch.nn.functional.pad(strength, (0, 1), value=torch.inf)[:, 1:]
     peaked = (strength > before) & (strength >= after) & (strength > 0)
-    peaked &= (lags >= SHORTEST_PERIOD) & (lags <= longest)
+    peaked &= (lags >= SHORTEST_PERIOD) & (lags <= span * LONGEST_SHARE)
     ranked = strength - PENALTY_PER_OCTAVE * lags.clamp(min=1).float().log2()
     ranked = ranked.masked_fill(~peaked, -torch.inf)
     most = min(NUM_PEAKS, strength.shape[1])
     scores, peaks = ranked.topk(most, dim=1)
     peaks = torch.nn.functional.pad(peaks * (scores > -torch.inf), (0, NUM_PEAKS - most))
-    known = torch.where((seasons >= SHORTEST_PERIOD) & (seasons <= longest), seasons, 0)
+    fits = (seasons >= SHORTEST_PERIOD) & (seasons <= span * LONGEST_SHARE_OF_CALENDAR)
+    known = torch.where(fits, seasons, 0)
     lengths = torch.cat([peaks, known], dim=1)
     return lengths, strength.gather(1, lengths).masked_fill(lengths == 0, 0.0)
 

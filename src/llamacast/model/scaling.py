@@ -90,18 +90,21 @@ def standardise(
     A constant row has the deviation 0, and so whatever is told in its units; one with nothing
     observed has also the mean 0.
     """
+    # In a power of two of the largest: sums and squares of what is near the ends of the range of
+    # floats would leave it.
+    largest = values.masked_fill(~observed, 0.0).abs().amax(dim=1, keepdim=True)
+    unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
+    unit = torch.where(largest > 0, unit, 1.0)
+    known = (values / unit).masked_fill(~observed, 0.0)
     count = observed.sum(dim=1, keepdim=True).clamp(min=1)
-    first = values.gather(1, observed.to(torch.uint8).argmax(dim=1, keepdim=True))
     # From one of the values, so that a constant is its own mean, to the last place.
-    offset = (values - first).masked_fill(~observed, 0.0)
+    first = known.gather(1, observed.to(torch.uint8).argmax(dim=1, keepdim=True))
+    offset = (known - first).masked_fill(~observed, 0.0)
     mean = offset.sum(dim=1, keepdim=True) / count
     centred = (offset - mean).masked_fill(~observed, 0.0)
-    # Squares of large numbers leave the range of floats long before the numbers do.
-    largest = centred.abs().amax(dim=1, keepdim=True)
-    unit = torch.where(largest > 0, largest, 1.0)
-    scale = unit * ((centred / unit).square().sum(dim=1, keepdim=True) / count).sqrt()
-    location = (first + mean).masked_fill(~observed.any(dim=1, keepdim=True), 0.0)
-    rounding = LAST_PLACES * torch.finfo(values.dtype).eps * location.abs()
-    moves = scale > rounding
+    location = first + mean
+    scale = (centred.square().sum(dim=1, keepdim=True) / count).sqrt()
+    moves = scale > LAST_PLACES * torch.finfo(values.dtype).eps * location.abs()
     scale = torch.where(moves, scale, 0.0)
-    return (centred / torch.where(moves, scale, 1.0) * moves).float(), location, scale
+    standardised = centred / torch.where(moves, scale, 1.0) * moves
+    return standardised.float(), location * unit, scale * unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.cria import Cria
+from llamacast.model.cria import Cria, PatchWindow
 from llamacast.model.patches import to_patches
 from llamacast.model.quantiles import Quantiles, level_of
 from llamacast.model.scaling import standardise
@@ -21,13 +21,15 @@ NUM_LOOKED_BACK = 12
 # A tie of successive errors that is assumed before any were seen, and how many it is worth.
 USUAL_PERSISTENCE, PAIRS_ASSUMED = 0.7, 20.0
 LARGEST_SURPRISE = 3.0
+FEWEST_OBSERVED = 4
 # A level so far within the quantiles tells how wide they are: 10 and 90 per cent.
 WIDTH_LEVELS = (0.1, 0.9)
-SMALLEST_VALUE = 1e-300
 
-# Tokens that go through the network together on the CPU, and about what each needs in memory.
+# Tokens that go through the network together on the CPU, and about what each needs in memory; about
+# what each number drawn does.
 TOKENS_ON_CPU = 2048
 BYTES_PER_TOKEN = 64 * 1024
+BYTES_PER_DRAW = 128
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,33 @@ class Rows:
 
 
 def plan_rows(
-    lengths: Sequence[int], horizon: int, config: CriaConfig, on_cpu: bool, budget_bytes: int
-) -> Iterator[Rows]:
-    """Parts of a request that stay within the budget; what is in them depends on the request alone."""
-    most = budget_bytes // BYTES_PER_TOKEN
-    most = max(1, min(most, TOKENS_ON_CPU) if on_cpu else most)
+    lengths: Sequence[int],
+    horizon: int,
+    num_samples: int,
+    config: CriaConfig,
+    on_cpu: bool,
+    budget_bytes: int,
+) -> tuple[list[Rows], int]:
+    """Parts of a request, and how many of them fit into the budget at a time.
+
+    A part is one series at least, whatever that needs. What is in parts depends on the request alone.
+    """
     order = np.argsort(lengths, kind="stable")
-    future = -(-horizon // config.patch_length)
-    first = 0
+    future = -(-horizon // config.patch_length) - 1
+    tokens = -(-np.asarray(lengths)[order] // config.patch_length) + future
+    # Rows are as long as the last of them, which is the longest.
+    bytes_per_row = tokens * BYTES_PER_TOKEN + num_samples * horizon * BYTES_PER_DRAW
+    parts, first, largest = [], 0, 0
     while first < len(order):
-        last = first + 1
-        while last < len(order):
-            tokens = -(-int(lengths[order[last]]) // config.patch_length) + future
-            if tokens * (last - first + 1) > most:
-                break
-            last += 1
-        yield Rows(order[first:last])
-        first = last
+        count = np.arange(1, len(order) - first + 1)
+        fits = count * bytes_per_row[first:] <= budget_bytes
+        if on_cpu:
+            fits &= count * tokens[first:] <= TOKENS_ON_CPU
+        taken = max(1, int(fits.argmin()) if not fits.all() else len(fits))
+        parts.append(Rows(order[first : first + taken]))
+        largest = max(largest, taken * int(bytes_per_row[first + taken - 1]))
+        first += taken
+    return parts, max(1, budget_bytes // max(1, largest))
 
 
 @dataclass(frozen=True)
@@ -85,10 +97,12 @@ def forecast_quantiles(
     length = model.config.patch_length
     num_future = -(-horizon // length)
     standardised, location, scale = standardise(values, observed)
-    patched, seen, num_tokens = to_patches(standardised, observed, length, num_future)
-    window = model.window(patched.to(device), seen.to(device), seasons.to(device))
+    # The last known patch tells the first of the horizon, so one fewer must be asked for.
+    patched, seen, num_tokens = to_patches(standardised, observed, length, num_future - 1)
+    window = model.window(
+        patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device)
+    )
     hidden = model.hidden(window)
-    # The patch after a series' last known token is the first of its horizon.
     back = min(NUM_LOOKED_BACK, int(num_tokens.max()) - 1)
     tokens = (num_tokens[:, None] - 1 + torch.arange(-back, num_future)).to(device)
     chosen = tokens.clamp(min=0)
@@ -96,19 +110,15 @@ def forecast_quantiles(
     outlook = window.outlook.choose(chosen)
     framed = model.quantiles(hidden[rows, chosen], outlook)
     told = outlook.frames.from_frame(framed)
-    persistence = _persistence(
-        told[:, :back], window.values, window.observed, tokens[:, :back], model
-    )
+    persistence = _persistence(told[:, :back], window, tokens[:, :back], model)
     future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
     plain = future * scale.unsqueeze(2) + location.unsqueeze(2)
-    plain = plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
     return Answer(Quantiles(plain, model.levels.double().cpu()), persistence.double().cpu())
 
 
 def _persistence(
     told: Float[Tensor, "series past step level"],
-    values: Float[Tensor, "series time"],
-    observed: Bool[Tensor, "series time"],
+    window: PatchWindow,
     tokens: Int[Tensor, "series past"],
     model: Cria,
 ) -> Float[Tensor, " series"]:
@@ -122,8 +132,12 @@ def _persistence(
     steps = (tokens.clamp(min=0)[..., None] + 1) * length + torch.arange(
         length, device=tokens.device
     )
+    values, frames = window.values, window.outlook.frames
     rows = torch.arange(len(values), device=values.device)[:, None, None]
-    known = observed[rows, steps] & (tokens >= 0)[..., None]
+    # What is forecast from next to nothing was not learnt, and tells nothing.
+    tells = (frames.count >= FEWEST_OBSERVED) & frames.moves
+    told_from = tells.gather(1, tokens.clamp(min=0)) & (tokens >= 0)
+    known = window.observed[rows, steps] & told_from[..., None]
     quantiles = Quantiles(told, model.levels)
     score = torch.special.ndtri(level_of(quantiles, values[rows, steps]))
     score = score.clamp(-LARGEST_SURPRISE, LARGEST_SURPRISE).masked_fill(~known, 0.0)
@@ -138,11 +152,13 @@ def _persistence(
 
 
 def step_ratios(quantiles: Quantiles) -> Float[Tensor, "*batch step"]:
-    """How wide quantiles were a step before, as a share of how wide they are; 0 at the first."""
+    """How wide quantiles have been up to the step before, as a share of how wide they have been up to
+    this one; 0 at the first. A step that is surer than others forgets nothing."""
     levels = quantiles.levels
     low, high = ((levels - level).abs().argmin() for level in WIDTH_LEVELS)
     width = quantiles.values[..., high] - quantiles.values[..., low]
     tiny = torch.finfo(width.dtype).tiny
+    width = width.cummax(dim=-1).values
     ratio = width[..., :-1] / width[..., 1:].clamp(min=tiny)
     return torch.nn.functional.pad(ratio, (1, 0)).clamp(max=1.0)
 

@@ -89,7 +89,8 @@ class Batches:
         cut = self.on_device.cut(draws, shape, self.device_ends)
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         cut = altered(cut, self.config.augment, generator, length)
-        return as_patch_batch(cut, patch_length, self.config.windows.masked_share, generator)
+        masked = self.config.windows.masked_end_share, self.config.windows.masked_within_share
+        return as_patch_batch(cut, patch_length, *masked, generator)
 
     def shared(self, step: int, rank: int, num_processes: int, num_parts: int) -> list[Batch]:
         """One process' rows of the batch of a step, in parts."""

@@ -27,8 +27,10 @@ class WindowConfig:
     target_noise: float = 0.01
     """Lag-Llama: deviation, in scales, of noise on targets: values that repeat exactly would otherwise be
     worth ever narrower distributions."""
-    masked_share: float = 0.5
+    masked_end_share: float = 0.45
     """Cria: share of windows whose end is asked for from afar."""
+    masked_within_share: float = 0.45
+    """Cria: share of windows of which stretches all over are."""
 
     def __post_init__(self) -> None:
         if len(self.lengths) != len(self.length_weights) or not self.lengths:
@@ -37,8 +39,9 @@ class WindowConfig:
             raise ValueError("lengths must be at least 2, length_weights positive")
         if self.tokens_per_batch < max(self.lengths):
             raise ValueError("tokens_per_batch must be at least the longest of lengths")
-        if not 0 <= self.masked_share <= 1:
-            raise ValueError("masked_share must be in [0, 1]")
+        masked = self.masked_end_share, self.masked_within_share
+        if min(masked) < 0 or sum(masked) > 1:
+            raise ValueError("masked_end_share and masked_within_share must be in [0, 1] together")
         if not 0 < self.largest_horizon_share < 1 or self.target_noise < 0:
             raise ValueError("largest_horizon_share must be in (0, 1), target_noise not negative")
 

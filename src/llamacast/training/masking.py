@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llamacast.model.scaling import standardise
@@ -12,16 +14,21 @@ from llamacast.training.windows import CutWindows
 
 FEWEST_OBSERVED = 4
 """Values before a step without which nothing is learnt from it."""
+LONGEST_SCATTERED = 8
+MEAN_SHOWN = 4
 
 
 def as_patch_batch(
-    cut: CutWindows, patch_length: int, masked_share: float, generator: torch.Generator
+    cut: CutWindows,
+    patch_length: int,
+    end_share: float,
+    scattered_share: float,
+    generator: torch.Generator,
 ) -> Batch:
     """What the objective of patches takes: windows that begin in the first patch, partly masked.
 
-    The end of a `masked_share` of the windows is not shown, from 1 patch to all but the first, short
-    ends as often as long ones; of half of the others a stretch within is not. Windows that do not
-    move count for nothing.
+    Of an `end_share` of the windows the end is not shown, of a `scattered_share` stretches all over;
+    the others are shown whole. Windows that do not move count for nothing.
     """
     standardised, _, scale = standardise(cut.values.double(), cut.observed)
     moved, seen = _to_first_patch(standardised, cut.observed, patch_length)
@@ -29,30 +36,47 @@ def as_patch_batch(
     filled = seen.view(len(seen), num_tokens, patch_length).any(dim=2)
     tokens = torch.arange(num_tokens, device=seen.device)
     count = torch.where(filled, tokens + 1, 1).amax(dim=1).clamp(min=2)
-    kind, size, place = torch.rand(
-        (3, len(seen)), generator=generator, device=seen.device, dtype=torch.float64
-    )
-    at_end = kind < masked_share
-    within = ~at_end & (kind < masked_share + (1 - masked_share) / 2)
-    # Evenly in the logarithm, up to all but the first patch, or a third where more follows.
-    most = torch.where(at_end, count, count / 3).clamp(min=2.0)
-    masked = (most**size).long().minimum(count - 1)
-    first = torch.where(at_end, count - masked, 1 + (place * (count - masked)).long())
-    hidden = (tokens >= first[:, None]) & (tokens < (first + masked)[:, None])
-    hidden &= (at_end | within)[:, None]
+    kind = torch.rand(len(seen), generator=generator, device=seen.device)
+    at_end = kind < end_share
+    scattered = ~at_end & (kind < end_share + scattered_share)
+    first = _first_of_end(count, generator)
+    hidden = (tokens >= first[:, None]) & at_end[:, None]
+    hidden |= _scattered(len(seen), num_tokens, generator) & scattered[:, None]
     shown = seen & ~hidden.repeat_interleave(patch_length, dim=1)
-    # Periods are looked for in what a forecast would know.
-    known = torch.where(at_end, first, (count * (1 + place) / 2).long())
     counts = seen[:, patch_length:] & _tells(moved, shown, patch_length) & (scale > 0)
     return {
         "values": moved,
         "observed": seen,
         "shown": shown,
         "seasons": cut.seasons,
-        "num_known": known * patch_length,
+        "num_known": torch.where(at_end, first, num_tokens),
         "counts": counts,
         "count": counts.sum(),
     }
+
+
+def _first_of_end(count: Int[Tensor, " window"], generator: torch.Generator) -> Tensor:
+    """First patch of an end that is hidden: from 1 patch to all but the first, evenly in the
+    logarithm, so that short horizons are asked for as often as long ones."""
+    size = torch.rand(len(count), generator=generator, device=count.device)
+    masked = (count.float() ** size).long().clamp(min=1)
+    return count - masked.minimum(count - 1)
+
+
+def _scattered(
+    num_windows: int, num_tokens: int, generator: torch.Generator
+) -> Bool[Tensor, "window token"]:
+    """Runs of shown and of hidden patches by turns, the first of them shown.
+
+    Hidden runs are 1 to 8 patches long, evenly in the logarithm; shown ones 1 or more, 4 on average.
+    """
+    shape = (2, num_windows, num_tokens // 2 + 1)
+    draws = torch.rand(shape, generator=generator, device=generator.device)
+    hidden = ((LONGEST_SCATTERED + 1) ** draws[0]).long().clamp(max=LONGEST_SCATTERED)
+    more = draws[1].clamp(min=1e-6).log() / math.log(1 - 1 / MEAN_SHOWN)
+    ends = torch.stack([1 + more.long(), hidden], dim=2).flatten(1).cumsum(dim=1)
+    tokens = torch.arange(num_tokens, device=ends.device).expand(num_windows, -1)
+    return torch.searchsorted(ends, tokens.contiguous(), right=True) % 2 == 1
 
 
 def _tells(
