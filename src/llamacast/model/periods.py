@@ -110,7 +110,9 @@ def _autocorrelation(
     values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
 ) -> Float[Tensor, "series lag"]:
     """Of the values less a straight line; lag 0 is 1 wherever anything moves."""
+    # Twice: the first line lies where outliers have drawn it.
     residual = _without_outliers(_without_line(values, observed), observed)
+    residual = _without_outliers(_without_line(residual, observed), observed)
     size = 2 ** (2 * values.shape[1] - 1).bit_length()
     products = _correlate(residual, size)[:, : values.shape[1]]
     pairs = _correlate(observed.to(values.dtype), size)[:, : values.shape[1]].round()
