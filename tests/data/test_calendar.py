@@ -13,6 +13,7 @@ from llamacast.data.calendar import (
     infer_frequency,
     parse_frequency,
     placed_like,
+    season_candidates,
     season_length,
     stamps_from,
     step_numbers,
@@ -192,3 +193,23 @@ def test_features_lie_in_their_range(name, first):
 )
 def test_season_length(name, season):
     assert season_length(parse_frequency(name)) == season
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("h", (24, 168)),
+        ("15min", (96, 672)),
+        ("D", (7, 365)),
+        ("B", (5, 261)),
+        ("W-SUN", (52, 0)),
+        ("MS", (12, 0)),
+        ("QS", (4, 0)),
+        ("YS", (0, 0)),
+        ("s", (60, 3600)),
+        ("10s", (6, 360)),
+    ],
+)
+def test_season_candidates(name, expected):
+    assert season_candidates(parse_frequency(name)) == expected
+    assert season_candidates(None) == (0, 0)

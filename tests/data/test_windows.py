@@ -7,7 +7,9 @@ import pytest
 from llamacast.data.frame import read_panel
 from llamacast.data.windows import (
     WindowShape,
+    draw_stretches,
     draw_windows,
+    last_values,
     last_windows,
     pad_left,
     rolling_origins,
@@ -142,3 +144,38 @@ def test_windows_without_anything_to_compare_are_left_out():
 def test_a_horizon_longer_than_the_data_is_refused(hours):
     with pytest.raises(DataError, match="'long', has 50 steps; shorten the horizon"):
         rolling_origins(hours, 50, 1, 50)
+
+
+def test_stretches_lie_in_their_series_and_begin_anywhere_in_a_patch():
+    rng = np.random.default_rng(0)
+    ends = np.array([500, 40, 0, 64])
+    chances = np.array([0.4, 0.3, 0.0, 0.3])
+    draws = draw_stretches(rng, chances, ends, 2000, length=64, patch_length=16)
+    assert set(draws.series.tolist()) == {0, 1, 3}
+    offset = draws.firsts - draws.origins
+    assert set(offset.tolist()) == set(range(16))
+    assert (draws.firsts >= 0).all()
+    # As far as the series reaches, nothing beyond its end is asked for.
+    fits = ends[draws.series] >= 64
+    assert (draws.origins[fits] + 64 <= np.maximum(ends[draws.series], 64)[fits] + 15).all()
+    assert draws.origins[draws.series == 0].max() > 420
+    assert (draws.firsts[draws.series == 1] == 0).all()
+
+
+def test_the_ends_of_series_with_the_periods_their_frequencies_suggest():
+    days = [*pd.date_range("2024-01-01", periods=5), *pd.date_range("2024-03-01", periods=3)]
+    panel = read_panel(
+        pd.DataFrame(
+            {
+                "unique_id": ["a"] * 5 + ["b"] * 3,
+                "ds": days,
+                "y": [1.0, 2.0, np.nan, 4.0, 5.0, 7.0, 8.0, 9.0],
+            }
+        )
+    )
+    values, observed, seasons = last_values(panel, np.array([0, 1]), 4)
+    assert values.tolist() == [[2, 0, 4, 5], [0, 7, 8, 9]]
+    assert observed.tolist() == [[True, False, True, True], [False, True, True, True]]
+    assert seasons.tolist() == [[7, 365], [7, 365]]
+    values, _, _ = last_values(panel, np.array([1]), 100)
+    assert values.shape == (1, 3)

@@ -6,6 +6,7 @@ import torch
 
 from llamacast.model.config import cria
 from llamacast.model.patches import (
+    extrapolate,
     gather_seasons,
     make_frames,
     make_patch_tokens,
@@ -136,3 +137,64 @@ def test_the_frames_of_some_tokens_are_theirs():
     some = frames.choose(chosen)
     assert torch.equal(some.scale, frames.scale.gather(1, chosen))
     assert some.last_step.shape == (3, 2)
+
+
+def test_frames_do_not_fade_far_from_the_last_value():
+    values, observed = series(1, 48, 0.0)
+    far = 40_000
+    longer = torch.nn.functional.pad(values, (0, far))
+    seen = torch.nn.functional.pad(observed, (0, far))
+    near, afar = make_frames(values, observed, CONFIG), make_frames(longer, seen, CONFIG)
+    for field in dataclasses.fields(near):
+        one, two = getattr(near, field.name)[:, -1], getattr(afar, field.name)[:, -1]
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+
+
+def test_outliers_hardly_change_what_movement_is_usual():
+    config = dataclasses.replace(CONFIG, frame_patches=64)
+    values, observed = series(1, 320, 0.0)
+    spiked = values.clone()
+    spiked[0, 200] = 1000.0
+    usual, told = (
+        frames.movement[0, -1] * frames.scale[0, -1]
+        for frames in (make_frames(one, observed, config) for one in (values, spiked))
+    )
+    assert told < 3 * usual
+
+
+def test_trends_are_the_mean_change_of_a_step():
+    values = 0.5 * torch.arange(48.0)[None]
+    observed = torch.rand(1, 48, generator=GENERATOR) > 0.3
+    frames = make_frames(values.masked_fill(~observed, 0.0), observed, CONFIG)
+    torch.testing.assert_close(
+        frames.trends[0, -1] * frames.scale[0, -1], torch.tensor([0.5, 0.5]), rtol=1e-4, atol=0
+    )
+    ahead = frames.from_frame(extrapolate(frames, CONFIG))[0, -1, 0]
+    torch.testing.assert_close(ahead, torch.tensor([24.0, 24.0]), rtol=1e-4, atol=0)
+
+
+def test_seasons_grow_as_their_means_did():
+    steps = torch.arange(48.0)
+    values = (torch.sin(2 * torch.pi * steps / 12) + 3.0 * (steps // 12))[None]
+    observed = torch.ones(1, 48, dtype=torch.bool)
+    periods = everywhere(torch.tensor([[12, 0]]))
+    frames = make_frames(values, observed, CONFIG)
+    found = gather_seasons(values, observed, frames, periods, CONFIG)
+    told = frames.from_frame(found.grown)[0, -1, :, 0]
+    expected = torch.sin(2 * torch.pi * torch.arange(48.0, 52.0) / 12) + 12.0
+    torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-3)
+    assert found.grown_seen[0, -1, :, 0].all()
+    assert not found.grown_seen[..., 1].any()
+    assert not found.grown_seen[0, :5].any()  # two whole periods are needed
+
+
+def test_a_patch_of_nothing_shows_the_last_that_is_there():
+    values, observed = series(1, 48, 0.0)
+    observed[:, 40:] = False
+    values = values.masked_fill(~observed, 0.0)
+    periods = everywhere(torch.tensor([[5, 9]]))
+    frames = make_frames(values, observed, CONFIG)
+    seasons = gather_seasons(values, observed, frames, periods, CONFIG)
+    tokens = make_patch_tokens(values, observed, frames, seasons, periods, CONFIG)
+    assert torch.equal(tokens[0, 9, :12], tokens[0, 11, :12])
+    assert not torch.equal(tokens[0, 9], tokens[0, 11])  # which is how long ago?

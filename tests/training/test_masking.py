@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import torch
 
+from llamacast.model.config import cria
+from llamacast.model.patches import gather_seasons, make_frames, make_patch_tokens
+from llamacast.model.periods import find_periods_along
 from llamacast.training.masking import as_patch_batch
 from llamacast.training.windows import CutWindows
 
@@ -111,3 +114,35 @@ def test_steps_count_once_the_past_says_something():
     assert not batch["counts"][1, : 88 - 8].any()
     assert batch["counts"].sum() == batch["count"]
     assert not (batch["counts"] & ~batch["observed"][:, LENGTH:]).any()
+
+
+def test_what_is_hidden_shows_nowhere_in_the_tokens_of_what_is_shown():
+    """Windows are standardised with what is hidden; frames must take that out again."""
+    values = torch.randn(6, 96, generator=torch.Generator().manual_seed(3)).cumsum(dim=1)
+    values[0, :20] = 1.0  # does not move at first
+    observed = torch.ones(6, 96, dtype=torch.bool)
+    observed[1, :15] = False  # a single value in the first patch of 16
+    batches = []
+    for shift in (0.0, 40.0):
+        changed = values.clone()
+        changed[:, 64:] += shift
+        cut = CutWindows(
+            changed.masked_fill(~observed, 0.0),
+            observed,
+            torch.zeros(6, 1, 6),
+            torch.tensor([[12, 0]]).expand(6, -1),
+        )
+        batch = as_patch_batch(cut, 16, 0.0, 0.0, torch.Generator().manual_seed(0))
+        shown = batch["shown"].clone()
+        # The first row of patches starts at the first observed one in either case.
+        shown[:, 64:] = False
+        batches.append((batch["values"], shown, batch["seasons"]))
+    config = cria()
+    tokens = []
+    for moved, shown, seasons in batches:
+        moved = moved.masked_fill(~shown, 0.0)
+        periods = find_periods_along(moved, shown, seasons, torch.full((6,), 4), 3, 16)
+        frames = make_frames(moved, shown, config)
+        lags = gather_seasons(moved, shown, frames, periods, config)
+        tokens.append(make_patch_tokens(moved, shown, frames, lags, periods, config))
+    torch.testing.assert_close(tokens[0], tokens[1], rtol=1e-3, atol=2e-3)
