@@ -159,7 +159,7 @@ def test_outliers_hardly_change_what_movement_is_usual():
         frames.movement[0, -1] * frames.scale[0, -1]
         for frames in (make_frames(one, observed, config) for one in (values, spiked))
     )
-    assert told < 3 * usual
+    assert told < 4 * usual  # of the mean it would be 11 times
 
 
 def test_trends_are_the_mean_change_of_a_step():
