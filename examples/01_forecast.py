@@ -15,7 +15,7 @@ table = pd.read_csv(HERE / "data" / "pedestrians.csv", parse_dates=["hour"])
 split = table.hour.max() - pd.Timedelta("48h")
 past, actuals = table[table.hour <= split], table[table.hour > split]
 
-forecaster = llamacast.load("lag-llama")
+forecaster = llamacast.load()
 forecast = forecaster.forecast(past, horizon=48, frequency="h", nonnegative=True)
 
 print(forecast.to_frame(quantiles=[0.1, 0.5, 0.9]).head(6).to_string(index=False))

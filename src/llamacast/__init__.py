@@ -1,7 +1,7 @@
 """LlamaCast: forecasts of time series by decoder-only transformers, with how sure they are.
 
 >>> import llamacast
->>> forecast = llamacast.load("lag-llama").forecast(frame, horizon=24)  # doctest: +SKIP
+>>> forecast = llamacast.load().forecast(frame, horizon=24)  # doctest: +SKIP
 >>> forecast.to_frame(quantiles=[0.1, 0.5, 0.9])  # doctest: +SKIP
 
 Names are imported when they are first used: `import llamacast` does not load torch.

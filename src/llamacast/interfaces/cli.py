@@ -242,7 +242,7 @@ def pretrain(
         Optional[int], typer.Option(min=1, help="CPU threads. [default: all cores]")
     ] = None,
 ) -> None:
-    """Train Lag-Llama on your own series, from nothing or from weights that are there.
+    """Train a network on your own series, from nothing or from weights that are there.
 
     Series: parquet or Arrow with one in each row (item_id, start, freq, target), or CSV as for
     forecast; each file of a folder is a data set. The folder of the run receives model/ (for
