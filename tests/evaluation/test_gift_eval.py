@@ -24,7 +24,14 @@ from llamacast.evaluation.gift_eval import (
     run,
     score,
 )
-from llamacast.evaluation.gift_report import by_part, overall, summarise, write_report
+from llamacast.evaluation.gift_report import (
+    by_part,
+    in_words,
+    overall,
+    standing,
+    summarise,
+    write_report,
+)
 from llamacast.evaluation.metrics import DECILES
 from llamacast.forecast import DataError
 from llamacast.interfaces.cli import app
@@ -385,10 +392,35 @@ def test_what_cannot_be_compared_is_said(results, published, tmp_path):
         summarise(results, tmp_path / "none.csv")
 
 
+def test_where_ours_stand_on_each_configuration(results, published):
+    places = standing(results, published).set_index(["freq", "term"])
+    assert list(dict.fromkeys(places.model)) == ["mine"]
+    assert set(places.index) == {("H", "short"), ("H", "long")}
+    mine = results[(results.model == "mine")].set_index(["freq", "term"]).MASE
+    for place, row in places.iterrows():
+        assert pytest.approx(mine[place] / 4.0) == row.MASE
+        assert row["MASE to best"] >= 1
+    # Patchy has no score on the long one.
+    assert places["MASE models"].to_dict() == {("H", "short"): 5, ("H", "long"): 4}
+    assert places.loc[("H", "short"), "MASE best"] in ("mine", "Other", "Patchy", "seasonal-naive")
+
+
+def test_words_name_who_is_ahead_and_what_is_lost(results, published):
+    summary = summarise(results, published)
+    told = in_words(summary, standing(results, published))
+    assert "**mine, CRPS** 0.177 of seasonal naive: behind seasonal-naive (0.125)." in told
+    assert "Farthest behind the best: ett1 H long (4.00 of seasonal-naive's)" in told
+    assert "**mine, MASE** 0.354" in told
+    # Beside our own naive alone, a configuration is lost to it.
+    alone = in_words(summarise(results), standing(results))
+    assert "Worse than seasonal naive: ett1 H long (4.00)" in alone
+
+
 def test_the_report(results, published, tmp_path):
     summary = summarise(results, published)
-    write_report(results, summary, tmp_path, "llamacast gift-eval somewhere")
+    write_report(results, summary, tmp_path, "llamacast gift-eval somewhere", published)
     text = (tmp_path / "gift_eval.md").read_text()
+    assert "## Where ours stand" in text
     assert "over 2 of the benchmark's 97 configurations (1 more lack a score" in text
     assert "`llamacast gift-eval somewhere`" in text
     assert "| **mine** | 0.177 |" in text

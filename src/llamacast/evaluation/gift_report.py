@@ -105,13 +105,88 @@ def _means(
     return [{key: row[key] for key in order} for row in rows.values()]
 
 
-def write_report(results: pd.DataFrame, summary: pd.DataFrame, output: Path, command: str) -> None:
+def standing(results: pd.DataFrame, published: Path | None = None) -> pd.DataFrame:
+    """Where each of our models stands on each configuration that has all of our scores.
+
+    A row for each model and configuration: `dataset`, `freq`, `term`, and for each metric the ratio to
+    seasonal naive, the place among all that have a score there, how many these are, who is best, and
+    the ratio to it.
+    """
+    found: list[pd.DataFrame] = []
+    scores = {metric: _side_by_side(results, metric, published) for metric in METRICS}
+    baseline = ("published", BASELINES["published"]) if published else ("ours", BASELINES["ours"])
+    shared = _usable(scores["CRPS"], baseline).intersection(_usable(scores["MASE"], baseline))
+    for model in scores["CRPS"]["ours"].columns.drop(BASELINES["ours"], errors="ignore"):
+        row = pd.DataFrame(index=shared)
+        row.insert(0, "model", model)
+        for metric, whole in scores.items():
+            frame = whole.loc[shared]
+            own: pd.Series[float] = frame["ours", model]
+            best: pd.Series[float] = frame.min(axis=1)
+            row[metric] = own / frame[baseline]
+            row[f"{metric} place"] = frame.lt(own, axis=0).sum(axis=1) + 1
+            row[f"{metric} models"] = frame.notna().sum(axis=1)
+            names = frame.columns.get_level_values(1)
+            row[f"{metric} best"] = names[np.nanargmin(frame.to_numpy(np.float64), axis=1)]
+            row[f"{metric} to best"] = own / best
+        found.append(row.reset_index())
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def in_words(summary: pd.DataFrame, places: pd.DataFrame) -> str:
+    """For each of our models: who is ahead of it over all, where it is farthest behind, and where it
+    is worse than seasonal naive."""
+    lines = []
+    table = overall(summary)
+    for model, rows in places.groupby("model", sort=False):
+        for metric in METRICS:
+            ranked = table.sort_values(metric)
+            own = ranked[(ranked.origin == "ours") & (ranked.model == model)][metric].iloc[0]
+            ahead = [
+                f"{other.model} ({other[metric]:.3f})"
+                for _, other in ranked[ranked[metric] < own].iterrows()
+            ]
+            first = f"first of {len(ranked)}" if not ahead else f"behind {', '.join(ahead)}"
+            lines.append(f"- **{model}, {metric}** {own:.3f} of seasonal naive: {first}.")
+            behind = rows.sort_values(f"{metric} to best", ascending=False).head(3)
+            told = [
+                f"{row.dataset} {row.freq} {row.term} ({row[f'{metric} to best']:.2f} of "
+                f"{row[f'{metric} best']}'s)"
+                for _, row in behind.iterrows()
+                if row[f"{metric} to best"] > 1
+            ]
+            if told:
+                lines.append(f"  Farthest behind the best: {', '.join(told)}.")
+            worse = rows[rows[metric] > 1]
+            if len(worse):
+                names = [
+                    f"{row.dataset} {row.freq} {row.term} ({row[metric]:.2f})"
+                    for _, row in worse.iterrows()
+                ]
+                lines.append(f"  Worse than seasonal naive: {', '.join(names)}.")
+    return "\n".join(lines)
+
+
+def write_report(
+    results: pd.DataFrame,
+    summary: pd.DataFrame,
+    output: Path,
+    command: str,
+    published: Path | None = None,
+) -> None:
     """Write gift_eval.md and gift_eval.png beside the scores."""
+    places = standing(results, published)
     pieces = ["# GIFT-Eval", _what_it_is(results, summary, command), f"![means]({PICTURE})"]
     for metric in METRICS:
         pieces += [
             f"## {metric} relative to seasonal naive",
             _as_markdown(by_part(summary, metric)),
+        ]
+    if len(places):
+        pieces += [
+            "## Where ours stand",
+            in_words(summary, places),
+            _as_markdown(_places(places)),
         ]
     pieces += [
         "## Scores by configuration",
@@ -134,6 +209,20 @@ def _what_it_is(results: pd.DataFrame, summary: pd.DataFrame, command: str) -> s
         f"configurations among the models listed. Ours are in bold. Settings: {words}. "
         f"Command: `{command}`."
     )
+
+
+def _places(places: pd.DataFrame) -> pd.DataFrame:
+    """The table of `standing`, in fewer columns."""
+    table = places[["model", *KEYS]].copy()
+    for metric in METRICS:
+        table[metric] = places[metric]
+        place, count = places[f"{metric} place"], places[f"{metric} models"]
+        table[f"{metric} place"] = [f"{p} of {n}" for p, n in zip(place, count, strict=True)]
+        best, ratio = places[f"{metric} best"], places[f"{metric} to best"]
+        table[f"{metric} of the best"] = [
+            f"{r:.2f} ({b})" for r, b in zip(ratio, best, strict=True)
+        ]
+    return table
 
 
 def by_part(summary: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -336,7 +336,7 @@ def gift_eval(
         )
         summary = summarise(results, published)
         typer.echo("\n" + overall(summary).to_string(index=False, float_format="%.4f"))
-        write_report(results, summary, output, " ".join(["llamacast", *sys.argv[1:]]))
+        write_report(results, summary, output, " ".join(["llamacast", *sys.argv[1:]]), published)
         typer.echo(f"wrote {output}/gift_eval.{{csv,md,png}}", err=True)
 
 
