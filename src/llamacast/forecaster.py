@@ -317,8 +317,10 @@ def _shown(
 ) -> Iterable[tuple[Of, Tensor]]:
     if progress is None:
         progress = total > 1 and sys.stderr.isatty()
+    if not progress:
+        return drawn  # even a bar that is not shown starts a thread
     console = Console(stderr=True)
-    return track(drawn, "Forecasting", total, console=console, disable=not progress, transient=True)
+    return track(drawn, "Forecasting", total, console=console, transient=True)
 
 
 def _check_whole(name: str, value: int, largest: int) -> None:

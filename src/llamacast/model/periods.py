@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ SHORTEST_PERIOD = 2
 # A peak must have been seen one and a half times; what the calendar suggests, once.
 LONGEST_SHARE, LONGEST_SHARE_OF_CALENDAR = 2 / 3, 0.95
 NUM_PEAKS = 16
+# Beginnings of so many patches are searched together: many small searches take longer than one.
+LONGEST_TOGETHER = 8
 # A correlation over few pairs of steps is chance: it counts as if so many pairs of none came along.
 PAIRS_OF_NONE = 8.0
 # Of two periods that fit as well the shorter is taken, and one that the calendar knows; the more so,
@@ -95,15 +98,39 @@ def find_periods_along(
     lengths = found.lengths[:, None].repeat(1, num_tokens, 1)
     strengths = found.strengths[:, None].repeat(1, num_tokens, 1)
     known = num_known[:, None]
-    prefix = 1
-    while prefix < min(num_tokens, int(num_known.max())):
-        part = slice(0, prefix * patch_length)
-        found = find_periods(values[:, part], observed[:, part], seasons, num_periods)
-        here = (tokens >= prefix) & (tokens < 2 * prefix) & (tokens < known)
-        lengths = torch.where(here[..., None], found.lengths[:, None], lengths)
-        strengths = torch.where(here[..., None], found.strengths[:, None], strengths)
-        prefix *= 2
+    doublings = [2**power for power in range(max(0, num_tokens - 1).bit_length())]
+    doublings = [one for one in doublings if one < min(num_tokens, int(num_known.max()))]
+    short = [one for one in doublings if one <= LONGEST_TOGETHER]
+    for together in (short, *([one] for one in doublings if one > LONGEST_TOGETHER)):
+        for prefix, found in zip(
+            together,
+            _of_prefixes(values, observed, seasons, num_periods, patch_length, together),
+            strict=True,
+        ):
+            here = (tokens >= prefix) & (tokens < 2 * prefix) & (tokens < known)
+            lengths = torch.where(here[..., None], found.lengths[:, None], lengths)
+            strengths = torch.where(here[..., None], found.strengths[:, None], strengths)
     return Periods(lengths, strengths)
+
+
+def _of_prefixes(
+    values: Tensor,
+    observed: Tensor,
+    seasons: Tensor,
+    num_periods: int,
+    patch_length: int,
+    prefixes: Sequence[int],
+) -> list[Periods]:
+    """Periods of the first patches of each row, for each number of them; all in one search."""
+    if not prefixes:
+        return []
+    time = prefixes[-1] * patch_length
+    steps = torch.arange(time, device=values.device)
+    within = torch.cat([observed[:, :time] & (steps < one * patch_length) for one in prefixes])
+    rows = values[:, :time].repeat(len(prefixes), 1)
+    found = find_periods(rows, within, seasons.repeat(len(prefixes), 1), num_periods)
+    parts = zip(found.lengths.split(len(values)), found.strengths.split(len(values)), strict=True)
+    return [Periods(*part) for part in parts]
 
 
 def _autocorrelation(
