@@ -1,8 +1,8 @@
-"""The benchmark of record: Lag-Llama beside classical and trained models on sets it never saw.
+"""The benchmark of record: our models beside classical and trained models on sets it never saw.
 
     python benchmarks/accuracy.py ../shared/data/eval
     python benchmarks/accuracy.py ../shared/data/eval --max-series 100 --name accuracy_trained \
-        --models lag-llama,seasonal-naive,auto-ets,auto-theta,auto-arima,deepar,tft,n-beats,patchtst
+        --models cria,seasonal-naive,auto-ets,auto-theta,auto-arima,deepar,tft,n-beats,patchtst
 
 Every parquet file of the folder is a data set (item_id, start, freq, target). The last windows of
 each series, one horizon apart, are forecast from all that came before each; models that learn do so
@@ -31,7 +31,7 @@ from llamacast.evaluation.report import markdown, remarks, score_table, summary_
 from llamacast.evaluation.scores import Scores
 
 RESULTS = Path(__file__).parent / "results"
-MODELS = "lag-llama,seasonal-naive,naive,drift,auto-ets,dynamic-optimized-theta,croston-sba,mstl"
+MODELS = "cria,lag-llama,seasonal-naive,naive,drift,auto-ets,dynamic-optimized-theta,croston-sba,mstl"
 
 # Horizon and season of the sets of the Lag-Llama paper, from their publications.
 PROTOCOL = {

@@ -15,6 +15,8 @@ CHECKED = [
             "heads",
             "lag_llama",
             "periods",
+            "frames",
+            "seasons",
             "patches",
             "quantiles",
             "cria",

@@ -3,8 +3,10 @@ from __future__ import annotations
 import torch
 
 from llamacast.model.config import cria
-from llamacast.model.patches import gather_seasons, make_frames, make_patch_tokens
+from llamacast.model.frames import make_frames
+from llamacast.model.patches import make_patch_tokens
 from llamacast.model.periods import find_periods_along
+from llamacast.model.seasons import gather_seasons
 from llamacast.training.masking import as_patch_batch
 from llamacast.training.windows import CutWindows
 

@@ -11,17 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.patches import (
-    Frames,
-    SeasonalLags,
-    extrapolate,
-    gather_seasons,
-    make_frames,
-    make_patch_tokens,
-    num_features,
-)
+from llamacast.model.frames import Frames, extrapolate, make_frames
+from llamacast.model.patches import make_patch_tokens, num_features
 from llamacast.model.periods import Periods, find_periods_along
 from llamacast.model.quantiles import Quantiles, pinball, spread_out
+from llamacast.model.seasons import SeasonalLags, gather_seasons
 from llamacast.model.transformer import CausalAttention, Transformer, draw_weights, rotation
 
 # Anchors that do not come from seasons: the last value, the frame's location, the patch's mean, and

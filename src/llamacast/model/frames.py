@@ -1,0 +1,151 @@
+"""The frame that each token is seen in: where it measures from, and in which units.
+
+A frame is made of what came before its token's end and nothing else, so each position of a window
+is a forecast like the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from llamacast.model.config import CriaConfig
+
+# A frame's scale below this share of its location, or movement of its scale, is rounding.
+SMALLEST_SHARE = 1e-6
+SMALLEST_WEIGHT = 1e-30
+# Recent movement: its memory is so many times shorter than the frame's.
+RECENT = 8
+# A trend goes on for so many steps; what lies beyond is the network's.
+LONGEST_TREND = 48
+# Local distances are told in so many usual movements before they count as large.
+LOCAL_UNITS = 3.0
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Where each token measures from, and in which units; `(series, token)` each."""
+
+    location: Float[Tensor, "series token"]
+    """Weighted mean of what was observed up to the token's end."""
+    scale: Float[Tensor, "series token"]
+    """Weighted standard deviation; 1 where nothing has moved yet."""
+    movement: Float[Tensor, "series token"]
+    """Usual distance from one observed value to the next, recent and long-term, in scales. Between
+    the mean and the squared mean of roots: outliers raise it little, rare events lower it little."""
+    trends: Float[Tensor, "series token 2"]
+    """Mean change in a step, recent and long-term, in scales."""
+    last: Float[Tensor, "series token"]
+    """Last observed value, in the frame."""
+    last_step: Int[Tensor, "series token"]
+    """Step of it; -1 before the first."""
+    count: Float[Tensor, "series token"]
+    """How many values were observed up to the token's end."""
+    moves: Bool[Tensor, "series token"]
+    """Whether two of them differ."""
+
+    def choose(self, tokens: Int[Tensor, "series chosen"]) -> Frames:
+        """The frames of some tokens of each row."""
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        return Frames(*(getattr(self, field.name)[rows, tokens] for field in fields(self)))
+
+    def to_frame(self, values: Float[Tensor, "series token *rest"]) -> Tensor:
+        shape = (*self.location.shape, *(1,) * (values.dim() - 2))
+        return (values - self.location.view(shape)) / self.scale.view(shape)
+
+    def in_movements(self, framed: Float[Tensor, "series token *rest"]) -> Tensor:
+        """Distance of framed values from the last observed one, in usual movements, large ones as
+        their logarithm."""
+        shape = (*self.last.shape, *(1,) * (framed.dim() - 2))
+        unit = LOCAL_UNITS * self.movement.view(shape)
+        return ((framed - self.last.view(shape)) / unit).asinh()
+
+    def from_frame(self, framed: Float[Tensor, "series token *rest"]) -> Tensor:
+        shape = (*self.location.shape, *(1,) * (framed.dim() - 2))
+        return framed * self.scale.view(shape) + self.location.view(shape)
+
+
+def make_frames(
+    values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"], config: CriaConfig
+) -> Frames:
+    """The frames of all tokens, by exponentially weighted sums over patches.
+
+    A token with nothing observed has the frame of the last one before it that has something.
+    """
+    length = config.patch_length
+
+    def summed(*parts: Tensor) -> Float[Tensor, "series part token"]:
+        rows = [widest(part).view(len(part), -1, length).sum(dim=2) for part in parts]
+        return torch.stack(rows, dim=1)
+
+    def means(sums: Tensor, half_life: int) -> tuple[Tensor, ...]:
+        """Of all parts but the first, which is their weight."""
+        weight, *others = (sums @ _decay(sums.shape[2], half_life, sums)).unbind(dim=1)
+        return tuple(part / weight.clamp(min=SMALLEST_WEIGHT) for part in others)
+
+    known = widest(values).masked_fill(~observed, 0.0)
+    last_step, change, gap = _changes(known, observed)
+    of_values = summed(observed, known, known.square())
+    size = change.abs()
+    of_changes = summed(gap > 0, size, size.sqrt(), change, gap)
+    location, square = means(of_values, config.frame_patches)
+    recent = means(of_changes, max(1, config.frame_patches // RECENT))
+    long_term = means(of_changes, config.frame_patches)
+    movement = sum(0.5 * mean.sqrt() * root for mean, root, _, _ in (recent, long_term))
+    assert isinstance(movement, Tensor)
+    trends = [change / gap.clamp(min=1.0) for _, _, change, gap in (recent, long_term)]
+    moves = size.cummax(dim=1).values[:, length - 1 :: length] > 0
+    scale = (square - location.square()).clamp(min=0.0).sqrt()
+    scale = scale.maximum(SMALLEST_SHARE * location.abs())
+    scale = torch.where(moves & (scale > 0), scale, 1.0)
+    last_step = last_step[:, length - 1 :: length]
+    last = known.gather(1, last_step.clamp(min=0))
+    frames = Frames(
+        location.float(),
+        scale.float(),
+        (movement / scale).clamp(min=SMALLEST_SHARE).float(),
+        (torch.stack(trends, dim=2) / scale.unsqueeze(2)).float(),
+        torch.where(last_step >= 0, (last - location) / scale, 0.0).float(),
+        last_step,
+        of_values[:, 0].cumsum(dim=1).float(),
+        moves,
+    )
+    # As weights fade alike, only rounding would tell the frames of later tokens apart.
+    return frames.choose(last_step.clamp(min=0) // length)
+
+
+def widest(values: Tensor) -> Tensor:
+    """In the longest floats that the device has: sums of squares lose the differences that count."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
+def _decay(num_tokens: int, half_life: int, like: Tensor) -> Float[Tensor, "from to"]:
+    """Weight of each patch's sum in each token's: it halves every `half_life` patches."""
+    tokens = torch.arange(num_tokens, device=like.device, dtype=like.dtype)
+    age = tokens[None, :] - tokens[:, None]
+    return torch.where(age >= 0, 0.5 ** (age / half_life), 0.0)
+
+
+def _changes(
+    values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
+) -> tuple[Int[Tensor, "series time"], Float[Tensor, "series time"], Int[Tensor, "series time"]]:
+    """At each step, the step of the last observed value; where it is observed itself, how far it is
+    from the one before it, and after how many steps (else 0, and at the first)."""
+    steps = torch.arange(values.shape[1], device=values.device)
+    last_step = torch.where(observed, steps, -1).cummax(dim=1).values
+    before = torch.nn.functional.pad(last_step, (1, 0), value=-1)[:, :-1]
+    pairs = observed & (before >= 0)
+    change = values - values.gather(1, before.clamp(min=0))
+    return last_step, change.masked_fill(~pairs, 0.0), (steps - before) * pairs
+
+
+def extrapolate(frames: Frames, config: CriaConfig) -> Float[Tensor, "series token step trend"]:
+    """Where the last value goes by recent and by long-term trends at the steps each token predicts."""
+    length, num_tokens = config.patch_length, frames.last_step.shape[1]
+    first = torch.arange(1, num_tokens + 1, device=frames.last_step.device) * length
+    steps = first[:, None] + torch.arange(length, device=first.device)
+    ahead = (steps - frames.last_step.unsqueeze(2)).clamp(1, LONGEST_TREND)
+    return frames.last[..., None, None] + ahead.unsqueeze(3) * frames.trends.unsqueeze(2)

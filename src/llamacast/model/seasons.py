@@ -1,0 +1,98 @@
+"""Seasonal lags: what stood whole periods before each step that a token predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from llamacast.model.config import CriaConfig
+from llamacast.model.frames import Frames, widest
+from llamacast.model.periods import Periods
+
+# Growth goes on for so many periods; what lies beyond is the network's.
+MOST_GROWTH = 4
+
+
+@dataclass(frozen=True)
+class SeasonalLags:
+    """For each step that a token predicts, what stood there in past seasons, in the token's frame."""
+
+    latest: Float[Tensor, "series token step period"]
+    """A period before, or as few periods as lie in the token's past; 0 where not observed."""
+    latest_seen: Bool[Tensor, "series token step period"]
+    mean: Float[Tensor, "series token step period"]
+    """Mean of what was observed there in some past seasons."""
+    mean_seen: Bool[Tensor, "series token step period"]
+    grown: Float[Tensor, "series token step period"]
+    """The latest, and for each period that it lies back what a period's mean has lately grown by."""
+    grown_seen: Bool[Tensor, "series token step period"]
+    growth: Float[Tensor, "series token period"]
+    """What the mean of the last period is above that of the one before; 0 where not known."""
+
+    def choose(self, tokens: Int[Tensor, "series chosen"]) -> SeasonalLags:
+        """The lags of some tokens of each row."""
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        return SeasonalLags(*(getattr(self, field.name)[rows, tokens] for field in fields(self)))
+
+
+def gather_seasons(
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    frames: Frames,
+    periods: Periods,
+    config: CriaConfig,
+) -> SeasonalLags:
+    """Look whole periods (of each token) back from each of the steps that each token predicts."""
+    length, num_tokens = config.patch_length, frames.last_step.shape[1]
+    first = torch.arange(1, num_tokens + 1, device=values.device) * length
+    steps = (first[:, None] + torch.arange(length, device=values.device))[None, :, :, None]
+    period = periods.lengths.clamp(min=1).unsqueeze(2)
+    ahead = (steps - frames.last_step[:, :, None, None]).clamp(min=1)
+    num_back = (ahead + period - 1).div(period, rounding_mode="floor")
+    nearest = steps - num_back * period
+    seasons = torch.arange(config.num_seasons, device=values.device)
+    places = nearest.unsqueeze(4) - seasons * period.unsqueeze(4)
+    there = (places >= 0) & (periods.lengths > 0)[:, :, None, :, None]
+    flat = places.clamp(min=0).flatten(1)
+    seen = observed.gather(1, flat).view(places.shape) & there
+    framed = frames.to_frame(values.gather(1, flat).view(places.shape)) * seen
+    count = seen.sum(dim=4)
+    latest, latest_seen = framed[..., 0], seen[..., 0]
+    growth, growth_seen = _growth(values, observed, frames, periods)
+    grown_seen = latest_seen & growth_seen.unsqueeze(2)
+    grown = latest + num_back.clamp(max=MOST_GROWTH) * growth.unsqueeze(2)
+    mean = framed.sum(dim=4) / count.clamp(min=1)
+    return SeasonalLags(
+        latest, latest_seen, mean, count > 0, grown * grown_seen, grown_seen, growth
+    )
+
+
+def _growth(
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    frames: Frames,
+    periods: Periods,
+) -> tuple[Float[Tensor, "series token period"], Bool[Tensor, "series token period"]]:
+    """How far the mean of the last period lies above that of the one before, and where both are known."""
+    zero = (1, 0)
+    known = widest(values).masked_fill(~observed, 0.0)
+    sums = torch.nn.functional.pad(known.cumsum(dim=1), zero)
+    counts = torch.nn.functional.pad(observed.cumsum(dim=1), zero)
+    end = (frames.last_step + 1)[..., None]
+    bounds = [end - back * periods.lengths for back in range(3)]
+    within = (bounds[2] >= 0) & (periods.lengths > 0)
+    at = [bound.clamp(min=0).flatten(1).expand(-1, periods.lengths[0].numel()) for bound in bounds]
+    sum_0, sum_1, sum_2 = (sums.gather(1, place).view(periods.lengths.shape) for place in at)
+    num_0, num_1, num_2 = (counts.gather(1, place).view(periods.lengths.shape) for place in at)
+    # Of either period half must be there.
+    half = periods.lengths / 2
+    seen = within & (num_0 - num_1 >= half) & (num_1 - num_2 >= half)
+    means = [
+        (sum_0 - sum_1) / (num_0 - num_1).clamp(min=1),
+        (sum_1 - sum_2) / (num_1 - num_2).clamp(min=1),
+    ]
+    growth = (means[0] - means[1]) / frames.scale.unsqueeze(2)
+    return growth.float() * seen, seen
