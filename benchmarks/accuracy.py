@@ -31,7 +31,9 @@ from llamacast.evaluation.report import markdown, remarks, score_table, summary_
 from llamacast.evaluation.scores import Scores
 
 RESULTS = Path(__file__).parent / "results"
-MODELS = "cria,lag-llama,seasonal-naive,naive,drift,auto-ets,dynamic-optimized-theta,croston-sba,mstl"
+MODELS = (
+    "cria,lag-llama,seasonal-naive,naive,drift,auto-ets,dynamic-optimized-theta,croston-sba,mstl"
+)
 
 # Horizon and season of the sets of the Lag-Llama paper, from their publications.
 PROTOCOL = {
