@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llamacast.data.calendar import (
     calendar_features,
     infer_frequency,
+    natural_seasons,
     parse_frequency,
     placed_like,
     season_candidates,
@@ -213,3 +214,15 @@ def test_season_length(name, season):
 def test_season_candidates(name, expected):
     assert season_candidates(parse_frequency(name)) == expected
     assert season_candidates(None) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "seasons"),
+    [("h", (24, 168)), ("15min", (96, 672)), ("D", (7, 365)), ("MS", (12,)), ("YS", (1,))],
+)
+def test_natural_seasons(frequency, seasons):
+    assert natural_seasons(parse_frequency(frequency)) == seasons
+
+
+def test_without_dates_there_is_no_season():
+    assert natural_seasons(None) == ()

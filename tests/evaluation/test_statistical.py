@@ -6,7 +6,6 @@ import pytest
 from statsforecast import StatsForecast
 from statsforecast import models as library
 
-from llamacast.data.calendar import parse_frequency
 from llamacast.data.panel import Panel
 from llamacast.evaluation import named
 from llamacast.evaluation.baselines import NUM_LEVELS, SeasonalNaive
@@ -16,7 +15,6 @@ from llamacast.evaluation.statistical import (
     StatisticalForecaster,
     Task,
     answer_one,
-    natural_seasons,
 )
 from llamacast.forecast import DataError, Forecaster
 
@@ -96,18 +94,6 @@ def test_mstl_takes_several_seasons():
     frame = pd.Series(values, pd.date_range("2024-01-01", periods=len(hours), freq="h"))
     found = StatisticalForecaster("mstl").forecast(frame, 168)
     np.testing.assert_allclose(found.median[0], values[-168:], atol=1.5)
-
-
-@pytest.mark.parametrize(
-    ("frequency", "seasons"),
-    [("h", (24, 168)), ("15min", (96, 672)), ("D", (7, 365)), ("MS", (12,)), ("YS", (1,))],
-)
-def test_natural_seasons(frequency, seasons):
-    assert natural_seasons(parse_frequency(frequency)) == seasons
-
-
-def test_without_dates_there_is_no_season():
-    assert natural_seasons(None) == ()
 
 
 @pytest.mark.parametrize("name", ["theta", "optimized-theta", "auto-theta"])

@@ -286,8 +286,11 @@ def season_length(frequency: Frequency) -> int:
     return whole if rest == 0 and whole > 0 else 1
 
 
-def natural_seasons(frequency: Frequency) -> tuple[int, ...]:
-    """The natural season and the next longer one: 24 and 168 hours, 7 and 365 days, 12 months."""
+def natural_seasons(frequency: Frequency | None) -> tuple[int, ...]:
+    """The natural season and the next longer one: 24 and 168 hours, 7 and 365 days, 12 months; none
+    without a frequency."""
+    if frequency is None:
+        return ()
     season = season_length(frequency)
     if frequency.is_clock and frequency.unit in ("h", "min"):
         return season, 7 * season

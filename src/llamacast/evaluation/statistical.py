@@ -261,7 +261,7 @@ class StatisticalForecaster:
     def _task(self, values: Floats, frequency: Frequency | None, horizon: int) -> Task:
         method = METHODS[self.name]
         kept = carried(values)[-(self.longest_history or method.longest_history) :]
-        seasons = (self.season,) if self.season else natural_seasons(frequency) if frequency else ()
+        seasons = (self.season,) if self.season else natural_seasons(frequency)
         whole = tuple(season for season in seasons if 1 < season <= len(kept) // 2)
         return Task(self.name, kept, horizon, whole if method.many_seasons else whole[:1])
 
