@@ -164,8 +164,9 @@ class Cria(nn.Module):
         """Loss of each step after the first patch; it means nothing where nothing was observed.
 
         The network sees what is `shown` and is asked for all values. The loss is the mean
-        pinball loss over the levels, in the geometric mean of the frame's scale and movement, large
-        errors as their logarithm: a monotone map, so the best quantiles stay the best.
+        pinball loss over the levels, in the geometric mean of the frame's scale and movement, values
+        far from the predicted median as their logarithm: a monotone map, so the best quantiles stay
+        the best.
         """
         length = self.config.patch_length
         window = self.window(values, shown, seasons, num_known)
@@ -174,9 +175,9 @@ class Cria(nn.Module):
         following = functional.pad(values[:, length:], (0, length))
         targets = frames.to_frame(following.view(len(values), -1, length))[:, :-1]
         unit = frames.movement.sqrt().clamp(min=SMALLEST_LOSS_UNIT)[:, :-1, None]
-        last = frames.last[:, :-1, None]
-        target = _robust((targets - last) / unit)
-        told = _robust((predicted - last.unsqueeze(-1)) / unit.unsqueeze(-1))
+        median = predicted[..., len(self.config.levels) // 2].detach()
+        target = _robust((targets - median) / unit)
+        told = _robust((predicted - median.unsqueeze(-1)) / unit.unsqueeze(-1))
         return pinball(target, Quantiles(told, self.levels)).flatten(1)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
