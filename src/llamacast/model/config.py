@@ -110,15 +110,11 @@ class LagLlamaConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("num_layers", "num_heads", "head_width", "feedforward_width"):
-            _require(1 <= getattr(self, name) <= LARGEST_SIZE, name, f"must be 1 to {LARGEST_SIZE}")
-        _require(self.head_width % 2 == 0, "head_width", "must be even")
+        _check_decoder(self)
         _require(1 <= self.context_length <= 65536, "context_length", "must be 1 to 65536")
-        _require(self.max_context_length >= 1, "max_context_length", "must be at least 1")
         _require(self.lags[:1] == (0,), "lags", "must begin with 0, the current value")
         _require(self.lags == tuple(sorted(set(self.lags))), "lags", "must ascend")
         _require(self.lags[-1] <= 65536, "lags", "must be at most 65536")
-        _require(self.rotary_factor >= 1.0, "rotary_factor", "must be at least 1")
         _require(0.0 <= self.dropout < 1.0, "dropout", "must be in [0, 1)")
         _require(
             self.input_limit is None or self.input_limit > 0, "input_limit", "must be positive"
@@ -198,17 +194,14 @@ class CriaConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        whole = ("num_layers", "num_heads", "head_width", "feedforward_width", "projection_width")
-        for name in (*whole, "patch_length", "num_periods", "num_seasons", "frame_patches"):
-            _require(1 <= getattr(self, name) <= LARGEST_SIZE, name, f"must be 1 to {LARGEST_SIZE}")
-        _require(self.head_width % 2 == 0, "head_width", "must be even")
+        _check_decoder(self)
+        whole = ("projection_width", "patch_length", "num_periods", "num_seasons", "frame_patches")
+        _check_sizes(self, whole)
         _require(
             self.patch_length <= self.context_length <= 65536,
             "context_length",
             "must be patch_length to 65536",
         )
-        _require(self.max_context_length >= 1, "max_context_length", "must be at least 1")
-        _require(self.rotary_factor >= 1.0, "rotary_factor", "must be at least 1")
         inner = self.levels
         ascending = all(low < high for low, high in itertools.pairwise(inner))
         _require(
@@ -275,6 +268,19 @@ def official_lag_llama() -> LagLlamaConfig:
 def _require(condition: bool, field: str, rule: str) -> None:
     if not condition:
         raise ValueError(f"{field} {rule}")
+
+
+def _check_decoder(config: LagLlamaConfig | CriaConfig) -> None:
+    """What `TransformerShape` names."""
+    _check_sizes(config, ("num_layers", "num_heads", "head_width", "feedforward_width"))
+    _require(config.head_width % 2 == 0, "head_width", "must be even")
+    _require(config.max_context_length >= 1, "max_context_length", "must be at least 1")
+    _require(config.rotary_factor >= 1.0, "rotary_factor", "must be at least 1")
+
+
+def _check_sizes(config: LagLlamaConfig | CriaConfig, names: tuple[str, ...]) -> None:
+    for name in names:
+        _require(1 <= getattr(config, name) <= LARGEST_SIZE, name, f"must be 1 to {LARGEST_SIZE}")
 
 
 def _check_types(config: LagLlamaConfig | CriaConfig) -> None:

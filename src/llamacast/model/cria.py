@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.frames import Frames, extrapolate, make_frames
+from llamacast.model.frames import Frames, at_tokens, extrapolate, make_frames
 from llamacast.model.patches import make_patch_tokens, num_features
 from llamacast.model.periods import Periods, find_periods_along
 from llamacast.model.quantiles import Quantiles, pinball, spread_out
@@ -54,8 +54,7 @@ class Outlook:
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> Outlook:
         """That of some tokens of each row."""
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        trends, recent = self.trends[rows, tokens], self.recent[rows, tokens]
+        trends, recent = (at_tokens(part, tokens) for part in (self.trends, self.recent))
         return Outlook(self.frames.choose(tokens), self.seasons.choose(tokens), trends, recent)
 
     def anchor(

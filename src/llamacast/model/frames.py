@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from llamacast.model.config import CriaConfig
@@ -17,6 +17,8 @@ from llamacast.model.config import CriaConfig
 # A frame's scale below this share of its location, or movement of its scale, is rounding.
 SMALLEST_SHARE = 1e-6
 SMALLEST_WEIGHT = 1e-30
+FEWEST_OBSERVED = 4
+"""Values before a step without which nothing is learnt from it."""
 # Recent movement: its memory is so many times shorter than the frame's.
 RECENT = 8
 # A trend goes on for so many steps; what lies beyond is the network's.
@@ -49,23 +51,37 @@ class Frames:
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> Frames:
         """The frames of some tokens of each row."""
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        return Frames(*(getattr(self, field.name)[rows, tokens] for field in fields(self)))
+        return Frames(*(at_tokens(getattr(self, field.name), tokens) for field in fields(self)))
+
+    @property
+    def tells(self) -> Bool[Tensor, "series token"]:
+        """Whether enough was observed, and moves, for something to be learnt from a forecast."""
+        return self.moves & (self.count >= FEWEST_OBSERVED)
 
     def to_frame(self, values: Float[Tensor, "series token *rest"]) -> Tensor:
-        shape = (*self.location.shape, *(1,) * (values.dim() - 2))
-        return (values - self.location.view(shape)) / self.scale.view(shape)
+        return (values - _along(self.location, values)) / _along(self.scale, values)
 
     def in_movements(self, framed: Float[Tensor, "series token *rest"]) -> Tensor:
         """Distance of framed values from the last observed one, in usual movements, large ones as
         their logarithm."""
-        shape = (*self.last.shape, *(1,) * (framed.dim() - 2))
-        unit = LOCAL_UNITS * self.movement.view(shape)
-        return ((framed - self.last.view(shape)) / unit).asinh()
+        unit = LOCAL_UNITS * _along(self.movement, framed)
+        return ((framed - _along(self.last, framed)) / unit).asinh()
 
     def from_frame(self, framed: Float[Tensor, "series token *rest"]) -> Tensor:
-        shape = (*self.location.shape, *(1,) * (framed.dim() - 2))
-        return framed * self.scale.view(shape) + self.location.view(shape)
+        return framed * _along(self.scale, framed) + _along(self.location, framed)
+
+
+def _along(part: Float[Tensor, "series token"], values: Tensor) -> Tensor:
+    """A number for each token, to go with all that `values` hold for it."""
+    return part.view(*part.shape, *(1,) * (values.dim() - 2))
+
+
+def at_tokens(
+    part: Shaped[Tensor, "series token *rest"], tokens: Int[Tensor, "series chosen"]
+) -> Shaped[Tensor, "series chosen *rest"]:
+    """What belongs to some tokens of each row."""
+    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    return part[rows, tokens]
 
 
 def make_frames(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.frames import LOCAL_UNITS, Frames
+from llamacast.model.frames import LOCAL_UNITS, Frames, at_tokens
 from llamacast.model.periods import Periods
 from llamacast.model.seasons import SeasonalLags
 
@@ -63,9 +63,8 @@ def make_patch_tokens(
     """
     patched = (len(values), -1, config.patch_length)
     holder = frames.last_step.clamp(min=0) // config.patch_length
-    rows = torch.arange(len(values), device=values.device)[:, None]
-    seen = observed.view(patched)[rows, holder]
-    patch = frames.to_frame(values.view(patched)[rows, holder]) * seen
+    seen = at_tokens(observed.view(patched), holder)
+    patch = frames.to_frame(at_tokens(values.view(patched), holder)) * seen
     parts = [patch.asinh(), frames.in_movements(patch) * seen, seen.float()]
     for told, there in (
         (seasons.latest, seasons.latest_seen),

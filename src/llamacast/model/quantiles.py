@@ -33,13 +33,19 @@ class Quantiles:
         low, high = self.values.gather(-1, above - 1), self.values.gather(-1, above)
         share = (level - known[above - 1]) / (known[above] - known[above - 1])
         between = low + (high - low) * share.clamp(0.0, 1.0)
-        first, second = self.values[..., :1], self.values[..., 1:2]
-        last, before = self.values[..., -1:], self.values[..., -2:-1]
-        lower = (first - second) / (known[1] / known[0]).log() * (known[0] / level).log()
-        upper = (last - before) / ((1 - known[-2]) / (1 - known[-1])).log()
-        upper = upper * ((1 - known[-1]) / (1 - level)).log()
-        between = torch.where(level < known[0], first + lower, between)
-        return torch.where(level > known[-1], last + upper, between)
+        lower, upper = self.tails
+        below = self.values[..., :1] - lower * (known[0] / level).log()
+        beyond = self.values[..., -1:] + upper * ((1 - known[-1]) / (1 - level)).log()
+        between = torch.where(level < known[0], below, between)
+        return torch.where(level > known[-1], beyond, between)
+
+    @property
+    def tails(self) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
+        """The b of the lower and of the upper tail (see `at`)."""
+        known, values = self.levels, self.values
+        lower = (values[..., 1:2] - values[..., :1]) / (known[1] / known[0]).log()
+        upper = values[..., -1:] - values[..., -2:-1]
+        return lower, upper / ((1 - known[-2]) / (1 - known[-1])).log()
 
 
 def level_of(quantiles: Quantiles, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -49,7 +55,7 @@ def level_of(quantiles: Quantiles, value: Float[Tensor, "*batch"]) -> Float[Tens
     """
     known, levels = quantiles.values, quantiles.levels
     value = value.unsqueeze(-1).contiguous()
-    tail = _tail_level(known, levels, value)
+    tail = _tail_level(quantiles, value)
     found = []
     for right in (False, True):
         above = torch.searchsorted(known.contiguous(), value, right=right)
@@ -63,11 +69,11 @@ def level_of(quantiles: Quantiles, value: Float[Tensor, "*batch"]) -> Float[Tens
     return torch.where(tail.isnan(), inside, tail).squeeze(-1)
 
 
-def _tail_level(known: Tensor, levels: Tensor, value: Tensor) -> Tensor:
+def _tail_level(quantiles: Quantiles, value: Tensor) -> Tensor:
     """Levels of values beyond the outer quantiles; NaN between them."""
+    known, levels = quantiles.values, quantiles.levels
     first, last = known[..., :1], known[..., -1:]
-    lower = (known[..., 1:2] - first) / (levels[1] / levels[0]).log()
-    upper = (last - known[..., -2:-1]) / ((1 - levels[-2]) / (1 - levels[-1])).log()
+    lower, upper = quantiles.tails
     tiny = torch.finfo(known.dtype).tiny
     below = levels[0] * (-(first - value) / lower.clamp(min=tiny)).exp()
     beyond = 1 - (1 - levels[-1]) * (-(value - last) / upper.clamp(min=tiny)).exp()

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.frames import Frames, widest
+from llamacast.model.frames import Frames, at_tokens, widest
 from llamacast.model.periods import Periods
 
 # Growth goes on for so many periods; what lies beyond is the network's.
@@ -34,8 +34,8 @@ class SeasonalLags:
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> SeasonalLags:
         """The lags of some tokens of each row."""
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-        return SeasonalLags(*(getattr(self, field.name)[rows, tokens] for field in fields(self)))
+        chosen = (at_tokens(getattr(self, field.name), tokens) for field in fields(self))
+        return SeasonalLags(*chosen)
 
 
 def gather_seasons(

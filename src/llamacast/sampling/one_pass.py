@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llamacast.model.config import CriaConfig
 from llamacast.model.cria import Cria, PatchWindow
+from llamacast.model.frames import at_tokens
 from llamacast.model.patches import to_patches
 from llamacast.model.quantiles import Quantiles, level_of
 from llamacast.model.scaling import standardise
@@ -21,7 +22,6 @@ NUM_LOOKED_BACK = 12
 # A tie of successive errors that is assumed before any were seen, and how many it is worth.
 USUAL_PERSISTENCE, PAIRS_ASSUMED = 0.7, 20.0
 LARGEST_SURPRISE = 3.0
-FEWEST_OBSERVED = 4
 # A level so far within the quantiles tells how wide they are: 10 and 90 per cent.
 WIDTH_LEVELS = (0.1, 0.9)
 
@@ -106,9 +106,8 @@ def forecast_quantiles(
     back = min(NUM_LOOKED_BACK, int(num_tokens.max()) - 1)
     tokens = (num_tokens[:, None] - 1 + torch.arange(-back, num_future)).to(device)
     chosen = tokens.clamp(min=0)
-    rows = torch.arange(len(values), device=device)[:, None]
     outlook = window.outlook.choose(chosen)
-    framed = model.quantiles(hidden[rows, chosen], outlook)
+    framed = model.quantiles(at_tokens(hidden, chosen), outlook)
     told = outlook.frames.from_frame(framed)
     persistence = _persistence(told[:, :back], window, tokens[:, :back], model)
     future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
@@ -135,8 +134,7 @@ def _persistence(
     values, frames = window.values, window.outlook.frames
     rows = torch.arange(len(values), device=values.device)[:, None, None]
     # What is forecast from next to nothing was not learnt, and tells nothing.
-    tells = (frames.count >= FEWEST_OBSERVED) & frames.moves
-    told_from = tells.gather(1, tokens.clamp(min=0)) & (tokens >= 0)
+    told_from = frames.tells.gather(1, tokens.clamp(min=0)) & (tokens >= 0)
     known = window.observed[rows, steps] & told_from[..., None]
     quantiles = Quantiles(told, model.levels)
     score = torch.special.ndtri(level_of(quantiles, values[rows, steps]))
@@ -184,13 +182,13 @@ def paths_through(
     if num_samples == 1:
         return answer.quantiles.at(torch.special.ndtr(score).transpose(1, 2)).transpose(1, 2)
     ranks = score.argsort(dim=1).argsort(dim=1)
-    told = answer.quantiles.at(even_levels(num_samples).expand(*_steps(answer), num_samples))
-    return told.transpose(1, 2).gather(1, ranks)
+    return evenly_spaced(answer, num_samples).gather(1, ranks)
 
 
 def evenly_spaced(answer: Answer, num_samples: int) -> Float[Tensor, "series sample horizon"]:
     """Quantiles of each step at the levels of `paths_through`, ascending."""
-    levels = even_levels(num_samples).expand(*_steps(answer), num_samples)
+    steps = answer.quantiles.values.shape[:2]
+    levels = even_levels(num_samples).expand(*steps, num_samples)
     return answer.quantiles.at(levels).transpose(1, 2)
 
 
@@ -200,7 +198,3 @@ def even_levels(count: int) -> Float[Tensor, " level"]:
         return torch.full((1,), 0.5, dtype=torch.float64)
     levels = torch.linspace(0.0, 1.0, count, dtype=torch.float64)
     return levels.clamp(0.5 / count, 1 - 0.5 / count)
-
-
-def _steps(answer: Answer) -> torch.Size:
-    return answer.quantiles.values.shape[:2]

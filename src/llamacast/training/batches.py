@@ -10,10 +10,11 @@ from llamacast.data.corpora import Corpus, DataSet, Mixture, join
 from llamacast.data.synthetic import synthesise
 from llamacast.data.windows import WindowShape, draw_stretches, draw_windows
 from llamacast.model.config import CriaConfig
+from llamacast.model.frames import FEWEST_OBSERVED
 from llamacast.training.augment import AugmentConfig, augment, past_moves
 from llamacast.training.config import PretrainConfig, SyntheticConfig
 from llamacast.training.loop import Batch
-from llamacast.training.masking import FEWEST_OBSERVED, as_patch_batch
+from llamacast.training.masking import as_patch_batch
 from llamacast.training.windows import CorpusOnDevice, CutWindows
 
 

@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from llamacast.model.frames import FEWEST_OBSERVED
 from llamacast.model.scaling import standardise
 from llamacast.training.loop import Batch
 from llamacast.training.windows import CutWindows
 
-FEWEST_OBSERVED = 4
-"""Values before a step without which nothing is learnt from it."""
 LONGEST_SCATTERED = 8
 MEAN_SHOWN = 4
 
