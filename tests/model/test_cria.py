@@ -185,3 +185,23 @@ def test_learning_lowers_the_loss():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_mixed_precision_is_near_full():
+    model, values = network(), 1000.0 + 0.01 * series(time=160)
+    known = patches(values)
+    arguments = values, everything(values), NO_SEASONS.expand(len(values), -1), known
+    with torch.no_grad():
+        full = model.loss(*arguments)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model.loss(*arguments)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed.mean(), full.mean(), rtol=0.01, atol=0)
+    assert (mixed - full).abs().max() > 0
+
+
+def test_weights_in_bfloat16_answer_nearly_the_same():
+    model, values = network(), series()
+    full = answer(model, values, everything(values))
+    half = answer(model.to(torch.bfloat16), values, everything(values)).float()
+    assert (half - full).abs().mean() < 0.05 * full.std()

@@ -26,6 +26,7 @@ from llamacast.model.transformer import (
     CausalAttention,
     Transformer,
     draw_weights,
+    full_precision,
     rotation,
 )
 
@@ -137,7 +138,7 @@ class LagLlama(nn.Module):
         In full precision also where the transformer runs in less: in bfloat16 no spread below 0.8 %
         of the scale could be told.
         """
-        with torch.autocast(hidden.device.type, enabled=False):
+        with full_precision(hidden):
             return self.head(hidden, self._anchor_in(lags, hidden), scale.to(hidden.dtype))
 
     def _anchor_in(self, lags: Lags, hidden: Tensor) -> Float[Tensor, "*batch"]:

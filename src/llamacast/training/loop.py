@@ -217,8 +217,10 @@ def _step(
     assert isinstance(mean, Tensor)
     is_finite = bool(norm.isfinite())
     if is_finite:
-        for optimiser in optimisers:
-            optimiser.step()
+        # Muon's products, too, run in the precision that is asked for.
+        with fabric.autocast():
+            for optimiser in optimisers:
+                optimiser.step()
     return Taken(mean.item(), norm.item(), count.item(), is_finite)
 
 
