@@ -180,12 +180,16 @@ class LagLlamaForecaster(PretrainedForecaster):
             request.memory_bytes,
         )
         with considerate_threads() as num_threads:
-            drawn = share_out(lambda part: self._draw(request, part), parts, min(num_threads, most))
+            # One part alone shares out its samples.
+            within = num_threads if len(parts) == 1 else 1
+            drawn = share_out(
+                lambda part: self._draw(request, part, within), parts, min(num_threads, most)
+            )
             for part, paths in _shown(drawn, len(parts), request.progress):
                 samples[part.series, part.samples] = paths.numpy()
         return samples
 
-    def _draw(self, request: Request, part: Part) -> Tensor:
+    def _draw(self, request: Request, part: Part, num_threads: int) -> Tensor:
         """Cut the last windows of some series and sample their futures."""
         context_length = request.context_length
         history_length = self.model.config.max_lag + context_length
@@ -199,6 +203,7 @@ class LagLlamaForecaster(PretrainedForecaster):
             torch.from_numpy(windows.calendar),
             request.uniforms(range(len(request.panel))[part.series], part.samples),
             request.clamp,
+            num_threads,
         )
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from llamacast.model.heads import Distribution
 from llamacast.model.lag_llama import LagLlama, ScaledWindow
 from llamacast.model.tokens import Lags, gather_lags, make_tokens, token_calendar
-from llamacast.model.transformer import rotation
-from llamacast.sampling.cache import (
-    PrefixCache,
-    SampleCache,
-    bytes_per_sample,
-    bytes_per_series,
-)
+from llamacast.model.transformer import Rotation, rotation
+from llamacast.sampling.cache import PrefixCache, bytes_per_sample, bytes_per_series
+from llamacast.sampling.decoder import Decoder, decoders_after
+from llamacast.sampling.native import GROUP
+from llamacast.sampling.threads import share_out
 
 # A series of zeros has the smallest of scales; its forecast is 0, not what rounding leaves.
 SMALLEST_VALUE = 1e-300
@@ -87,6 +86,7 @@ def sample_paths(
     calendar: Float[Tensor, "series step feature"],
     uniforms: Float[Tensor, "series sample horizon 2"],
     clamp: Clamp | None = None,
+    num_threads: int = 1,
 ) -> Float[Tensor, "series sample horizon"]:
     """Joint sample paths, in the units of `values` (float64, on the CPU, as what is returned).
 
@@ -97,39 +97,93 @@ def sample_paths(
     """
     device = model.transformer.norm.weight.device
     horizon = uniforms.shape[2]
-    context_length = calendar.shape[1] - horizon
     history = model.scale_window(values, observed)
     window = history.to(device)
-    calendar, uniforms = calendar.to(device), uniforms.to(device)
-    settle = _settle(history, clamp)
-
+    calendar = calendar.to(device)
     prefix = PrefixCache()
-    distribution = prefill(model, window, calendar[:, : context_length + 1], horizon, prefix)
-    lookback = model.config.max_lag + 1
-    paths = replicate(window.scaled[:, -lookback:], uniforms.shape[1], horizon)
-    # What is drawn counts as observed.
-    seen = functional.pad(window.observed[:, -lookback:], (0, horizon), value=True)
-    samples = SampleCache(prefix, uniforms.shape[1], horizon - 1) if horizon > 1 else None
-    for step in range(horizon):
-        if samples is not None and step > 0:
-            known, known_seen = paths[:, :, : lookback + step], seen[:, : lookback + step]
-            around = calendar[:, context_length + step - 1 : context_length + step + 1]
-            position = context_length + step - 1
-            distribution = decode_step(
-                model,
-                window,
-                known,
-                known_seen,
-                around,
-                position,
-                context_length + horizon - 1,
-                samples,
-            )
-        paths[:, :, lookback + step] = settle(distribution.sample(uniforms[:, :, step]))
-    drawn = paths[:, :, lookback:].cpu().double()
-    plain = history.to_values(drawn.flatten(1)).view_as(drawn)
+    first = prefill(model, window, calendar[:, : calendar.shape[1] - horizon + 1], horizon, prefix)
+    origin = Origin(model, window, calendar, first, _settle(history, clamp))
+    decoders = decoders_after(model.transformer, prefix)
+
+    def draw(samples: slice) -> Tensor:
+        random = uniforms[:, samples].to(device)
+        return draw_samples(origin, random, decoders.make(random.shape[1], horizon - 1))
+
+    groups = sample_groups(len(values), uniforms.shape[1], decoders.rows_together)
+    drawn = [paths for _, paths in share_out(draw, groups, num_threads)]
+    scaled = torch.cat(drawn, dim=1).cpu().double()
+    plain = history.to_values(scaled.flatten(1)).view_as(scaled)
     plain = plain if clamp is None else clamp(plain)  # scaled units had rounded it
     return plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the samples of some series set out from."""
+
+    model: LagLlama
+    window: ScaledWindow
+    calendar: Float[Tensor, "series step feature"]
+    first: Distribution
+    """Of the first future value, `(series, 1)`."""
+    settle: Clamp
+    """What may be, of what was drawn; in scaled units."""
+
+
+def sample_groups(num_series: int, num_samples: int, together: int | None) -> list[slice]:
+    """Samples that are drawn side by side: all of them, or at least two groups of few rows each.
+
+    Two, so that two threads have work; the groups must not depend on how many threads there are.
+    """
+    if together is None:
+        return [slice(0, num_samples)]
+    num_groups = max(2, math.ceil(num_series * num_samples / together))
+    size = math.ceil(num_samples / num_groups / GROUP) * GROUP
+    return [slice(first, min(first + size, num_samples)) for first in range(0, num_samples, size)]
+
+
+@torch.inference_mode()  # of each thread, not of those that it starts
+def draw_samples(
+    origin: Origin, uniforms: Float[Tensor, "series sample horizon 2"], decoder: Decoder
+) -> Float[Tensor, "series sample horizon"]:
+    """Draw some samples of each series step by step, in scaled units."""
+    model, window = origin.model, origin.window
+    num_samples, horizon = uniforms.shape[1:3]
+    lookback = model.config.max_lag + 1
+    paths = replicate(window.scaled[:, -lookback:], num_samples, horizon)
+    known = known_of_steps(origin, horizon)
+    distribution = origin.first
+    for step in range(horizon):
+        if step > 0:
+            lags = paths[:, :, known.places + step - 1]
+            distribution = decode_step(model, window, lags, known, step - 1, decoder)
+        paths[:, :, lookback + step] = origin.settle(distribution.sample(uniforms[:, :, step]))
+    return paths[:, :, lookback:]
+
+
+@dataclass(frozen=True)
+class KnownOfSteps:
+    """What is known of steps before they are drawn, one fewer than the horizon, for all samples."""
+
+    places: Int[Tensor, " lag"]
+    """Where the lags of the first step lie in a path."""
+    observed: Bool[Tensor, "series step lag"]
+    calendar: Float[Tensor, "series step calendar"]
+    turns: Rotation | None
+
+
+def known_of_steps(origin: Origin, horizon: int) -> KnownOfSteps:
+    config, calendar = origin.model.config, origin.calendar
+    lookback, context_length = config.max_lag + 1, calendar.shape[1] - horizon
+    # What is drawn counts as observed.
+    seen = functional.pad(origin.window.observed[:, -lookback:], (0, horizon - 1), value=True)
+    positions = torch.arange(context_length, context_length + horizon - 1, device=calendar.device)
+    return KnownOfSteps(
+        lookback - torch.tensor(config.lags, device=calendar.device),
+        gather_lags(seen, config.lags, horizon - 1),
+        token_calendar(calendar[:, -horizon:], config),
+        rotation(positions, context_length + horizon - 1, config),
+    )
 
 
 def prefill(
@@ -158,38 +212,24 @@ def replicate(
 def decode_step(
     model: LagLlama,
     window: ScaledWindow,
-    known: Float[Tensor, "series sample time"],
-    seen: Bool[Tensor, "series time"],
-    calendar: Float[Tensor, "series 2 feature"],
-    position: int,
-    sequence_length: int,
-    samples: SampleCache,
+    lags: Float[Tensor, "series sample lag"],
+    known: KnownOfSteps,
+    step: int,
+    decoder: Decoder,
 ) -> Distribution:
-    """Feed the last value of each path; the distribution of its next one, `(series, sample)`.
-
-    `seen` tells which values of a series were observed or drawn, the same for all of its paths.
-    `calendar` describes the last known step and the one after it.
-    """
-    shape = known.shape[:2]
-    num_samples = shape[1]
-    aligned = token_calendar(calendar, model.config)
-    lags = Lags(
-        gather_lags(known.flatten(0, 1), model.config.lags, context_length=1),
-        gather_lags(seen, model.config.lags, context_length=1).repeat_interleave(
-            num_samples, dim=0
-        ),
-    )
+    """Feed the last value of each path; the distribution of its next one, `(series, sample)`."""
+    num_samples = lags.shape[1]
+    seen = known.observed[:, step, None].expand_as(lags)
     tokens = make_tokens(
-        lags,
+        Lags(lags.flatten(0, 1)[:, None], seen.flatten(0, 1)[:, None]),
         window.statistics.repeat_interleave(num_samples, dim=0),
-        aligned.repeat_interleave(num_samples, dim=0),
+        known.calendar[:, step, None].repeat_interleave(num_samples, dim=0),
         model.config,
     )
-    turn = rotation(torch.tensor([position], device=known.device), sequence_length, model.config)
-    samples.advance()
-    hidden = model.transformer(tokens.unflatten(0, shape), turn, samples)
-    lags = Lags(lags.values.view(*shape, -1), lags.observed.view(*shape, -1))
-    return model.distribution(hidden.squeeze(2), lags, window.scale)
+    turns = known.turns
+    turn = turns and (turns[0][step : step + 1], turns[1][step : step + 1])
+    hidden = decoder(tokens.view(*lags.shape[:2], -1), turn)
+    return model.distribution(hidden, Lags(lags, seen), window.scale)
 
 
 def _settle(history: ScaledWindow, clamp: Clamp | None) -> Clamp:

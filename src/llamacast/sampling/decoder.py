@@ -1,0 +1,64 @@
+"""Ways to run the newest tokens of many samples: by torch anywhere, or by native code on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from llamacast.model.transformer import Rotation, Transformer
+from llamacast.sampling.cache import PrefixCache, SampleCache
+from llamacast.sampling.native import NativeDecoder, NativePrefix, native_weights
+
+# Native products are as fast with few rows as with many, and the tails of few paths are more often
+# in the processor's caches; but each step costs Python some time, whatever the number.
+ROWS_TOGETHER = 100
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Samples of the series of a prefix; each call is a step, and remembered."""
+
+    def __call__(
+        self, tokens: Float[Tensor, "series sample feature"], turn: Rotation | None
+    ) -> Float[Tensor, "series sample width"]:
+        """What the transformer makes of the newest token of each sample, turned to its position."""
+        ...
+
+
+class TorchDecoder:
+    """By the transformer's own modules, on any device and in any precision."""
+
+    def __init__(
+        self, transformer: Transformer, prefix: PrefixCache, num_samples: int, tail_length: int
+    ) -> None:
+        self.transformer = transformer
+        self.cache = SampleCache(prefix, num_samples, tail_length)
+
+    def __call__(self, tokens: Tensor, turn: Rotation | None) -> Tensor:
+        self.cache.advance()
+        hidden: Tensor = self.transformer(tokens.unsqueeze(2), turn, self.cache)
+        return hidden.squeeze(2)
+
+
+@dataclass(frozen=True)
+class Decoders:
+    """How to decode any share of the samples that follow a prefix."""
+
+    make: Callable[[int, int], Decoder]
+    """A decoder for a number of samples of each series, with room for a number of steps."""
+    rows_together: int | None
+    """Paths that are best decoded side by side; None for as many as there is memory for."""
+
+
+def decoders_after(transformer: Transformer, prefix: PrefixCache) -> Decoders:
+    """The fastest that run here."""
+    weights = native_weights(transformer)
+    if weights is None:
+        return Decoders(partial(TorchDecoder, transformer, prefix), None)
+    shared = NativePrefix(prefix, weights.num_lanes)
+    return Decoders(partial(NativeDecoder, weights, shared), ROWS_TOGETHER)

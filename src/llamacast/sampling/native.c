@@ -1,0 +1,324 @@
+/* One decoding step of a LLaMA transformer for many sample paths, in float32, by one thread.
+ *
+ * Compiled for the machine at hand by native.py, which tells HEAD_WIDTH (a power of two) and makes
+ * the arrays. Products with weights hold a tile of the result in registers while they run through
+ * a panel of weights, which lies in memory in the order in which it is read. Whatever the number of
+ * rows, each result is the same sum in the same order.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define TILE_ROWS 8
+#else
+#define LANES 8
+#define TILE_ROWS 4
+#endif
+#define TILE_VECTORS 3
+#define PANEL (TILE_VECTORS * LANES) /* columns of a panel of weights */
+#define QUERIES 4                    /* samples that read a shared prefix together; GROUP in native.py */
+#define PARTS 4                      /* sums side by side, which need not wait for each other */
+#define D HEAD_WIDTH
+
+#define CACHE_LINE 64 /* bytes */
+#define LOG2_E 1.44269504f
+#define LOWEST (-1e30f)
+#define EPSILON 1e-5f
+
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float head __attribute__((vector_size(4 * D), aligned(4), may_alias));
+
+typedef struct {
+    int64_t num_layers, num_heads, width, feedforward_width;
+} Shape;
+
+/* For each layer the panels of: queries, keys and values; output; gate and up; down. */
+typedef struct {
+    const float *panels, *final_norm;
+} Weights;
+
+typedef struct {
+    const float *keys;   /* [layer][series][head][block][D][LANES] */
+    const float *values; /* [layer][series][head][step][D] */
+    int64_t length;
+} Prefix;
+
+int64_t num_lanes(void) { return LANES; }
+int64_t panel_width(void) { return PANEL; }
+
+static inline lanes load(const float *from) { return *(const lanes *)from; }
+static inline void store(float *to, lanes x) { *(lanes *)to = x; }
+
+static inline lanes larger(lanes a, lanes b) {
+    whole mask = a > b;
+    return (lanes)(((whole)a & mask) | ((whole)b & ~mask));
+}
+
+static inline float sum_of(lanes x) {
+    float parts[LANES];
+    memcpy(parts, &x, sizeof parts);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int k = 0; k < half; k++) parts[k] += parts[k + half];
+    return parts[0];
+}
+
+static inline float largest_of(lanes x) {
+    float parts[LANES];
+    memcpy(parts, &x, sizeof parts);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int k = 0; k < half; k++)
+            parts[k] = parts[k] > parts[k + half] ? parts[k] : parts[k + half];
+    return parts[0];
+}
+
+/* 2 to the power x, for x <= 126: the whole part by bits, the rest by Cephes' polynomial.
+ *
+ * Below -80 it stays where it is: nothing beside 1 in any sum, and not yet a denormal number, with
+ * which processors are slow.
+ */
+static inline lanes exp2_of(lanes x) {
+    x = larger(x, (lanes){} - 80.0f);
+    lanes shifted = x + 12582912.0f; /* 1.5 * 2^23: such a number has no room for a fraction */
+    lanes rest = x - (shifted - 12582912.0f);
+    lanes power = (lanes){} + 1.535336188319500e-4f;
+    power = power * rest + 1.339887440266574e-3f;
+    power = power * rest + 9.618437357674640e-3f;
+    power = power * rest + 5.550332471162809e-2f;
+    power = power * rest + 2.402264791363012e-1f;
+    power = power * rest + 6.931472028550421e-1f;
+    power = power * rest + 1.0f;
+    return (lanes)((whole)power + ((whole)shifted << 23));
+}
+
+/* Tails that are needed soon, in pieces that are read: fetched while products leave memory idle. */
+typedef struct {
+    const char *piece;
+    int64_t place, used, stride, pieces_left, pace;
+} Coming;
+
+static inline void fetch(Coming *coming) {
+    for (int64_t n = 0; n < coming->pace && coming->pieces_left; n++) {
+        __builtin_prefetch(coming->piece + coming->place, 0, 2);
+        coming->place += CACHE_LINE;
+        if (coming->place >= coming->used) {
+            coming->place = 0;
+            coming->piece += coming->stride;
+            coming->pieces_left--;
+        }
+    }
+}
+
+static int64_t in_panels(int64_t columns) { return (columns + PANEL - 1) / PANEL * PANEL; }
+
+static inline __attribute__((always_inline)) void multiply_tile(int rows, const float *in,
+                                                                int64_t in_stride, int64_t depth,
+                                                                const float *panel, float *out,
+                                                                int64_t out_stride, int add,
+                                                                Coming *coming) {
+    lanes sums[TILE_ROWS][TILE_VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < TILE_VECTORS; v++)
+            sums[r][v] = add ? load(out + r * out_stride + v * LANES) : (lanes){};
+    for (int64_t k = 0; k < depth; k++, panel += PANEL) {
+        lanes weights[TILE_VECTORS];
+        for (int v = 0; v < TILE_VECTORS; v++) weights[v] = load(panel + v * LANES);
+        fetch(coming);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] += weights[v] * in[r * in_stride + k];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < TILE_VECTORS; v++) store(out + r * out_stride + v * LANES, sums[r][v]);
+}
+
+/* out (+)= in times weights; `columns` is whole panels, and the stride of `out`. */
+static void multiply(const float *in, int64_t in_stride, int64_t rows, int64_t depth,
+                     const float *panels, int64_t columns, float *out, int add, Coming *coming) {
+#define TILE(n)                                                                              \
+    case n:                                                                                  \
+        multiply_tile(n, in + r * in_stride, in_stride, depth, panels, out + r * columns + c, \
+                      columns, add, coming);                                                  \
+        break;
+    for (int64_t c = 0; c < columns; c += PANEL, panels += depth * PANEL)
+        for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+            const int64_t left = rows - r;
+            switch (left < TILE_ROWS ? left : TILE_ROWS) {
+                TILE(1) TILE(2) TILE(3) TILE(4)
+#if TILE_ROWS > 4
+                TILE(5) TILE(6) TILE(7) TILE(8)
+#endif
+            }
+        }
+#undef TILE
+}
+
+/* Rows over their root mean square; widths are whole lanes. */
+static void normalise(const float *in, int64_t stride, float *out, int64_t rows, int64_t width) {
+    for (int64_t r = 0; r < rows; r++, in += stride, out += stride) {
+        lanes squares = {};
+        for (int64_t k = 0; k < width; k += LANES) squares += load(in + k) * load(in + k);
+        const float scale = 1.0f / __builtin_sqrtf(sum_of(squares) / width + EPSILON);
+        for (int64_t k = 0; k < width; k += LANES) store(out + k, load(in + k) * scale);
+    }
+}
+
+/* gate * sigmoid(gate) * up, over the gate. */
+static void swiglu(float *gate_up, int64_t rows, int64_t width, int64_t half) {
+    for (int64_t r = 0; r < rows; r++, gate_up += 2 * half)
+        for (int64_t k = 0; k < width; k += LANES) {
+            const lanes gate = load(gate_up + k), up = load(gate_up + half + k);
+            const lanes power = -larger(gate * LOG2_E, (lanes){} - 126.0f);
+            store(gate_up + k, gate * up / (1.0f + exp2_of(power)));
+        }
+}
+
+static inline void rotate(const float *in, const float *turn, float *out) {
+    const float *cosine = turn, *sine = turn + D;
+    for (int k = 0; k < D / 2; k++) {
+        const float a = in[k], b = in[k + D / 2];
+        out[k] = a * cosine[k] - b * sine[k];
+        out[k + D / 2] = b * cosine[k] + a * sine[k];
+    }
+}
+
+/* Scores of some queries against the LANES keys of a block, and each lane's largest so far. */
+static inline __attribute__((always_inline)) void score(int queries, const float query[][D],
+                                                        const float *keys, float *scores,
+                                                        int64_t room, lanes *top) {
+    lanes found[QUERIES];
+    for (int q = 0; q < queries; q++) found[q] = (lanes){};
+    for (int k = 0; k < D; k++) {
+        const lanes key = load(keys + k * LANES);
+        for (int q = 0; q < queries; q++) found[q] += key * query[q][k];
+    }
+    for (int q = 0; q < queries; q++) {
+        store(scores + q * room, found[q]);
+        top[q] = larger(top[q], found[q]);
+    }
+}
+
+static void attend(int queries, const float *qkv, int64_t qkv_stride, int64_t width,
+                   const float *turn, const float *prefix_keys, const float *prefix_values,
+                   int64_t prefix, float *tails, int64_t tail_room, int64_t tail, float *scores,
+                   float *out, int64_t out_stride) {
+    const int64_t prefix_blocks = (prefix + LANES - 1) / LANES, prefix_room = prefix_blocks * LANES;
+    const int64_t tail_blocks = (tail + LANES - 1) / LANES;
+    const int64_t room = prefix_room + tail_blocks * LANES, own_size = D * tail_room;
+    float *keys = tails, *values = tails + QUERIES * own_size;
+    float query[QUERIES][D] = {}, total[QUERIES];
+    lanes top[QUERIES];
+    head found[QUERIES];
+    for (int q = 0; q < queries; q++) {
+        const float *own = qkv + q * qkv_stride;
+        float *newest = keys + q * own_size + (tail_blocks - 1) * LANES * D + (tail - 1) % LANES;
+        float key[D];
+        rotate(own, turn, query[q]);
+        rotate(own + width, turn, key);
+        for (int k = 0; k < D; k++) newest[k * LANES] = key[k];
+        memcpy(values + q * own_size + (tail - 1) * D, own + 2 * width, sizeof key);
+    }
+    for (int q = 0; q < QUERIES; q++) {
+        top[q] = (lanes){} + LOWEST;
+        found[q] = (head){};
+    }
+    for (int64_t b = 0; b < prefix_blocks; b++)
+        score(QUERIES, query, prefix_keys + b * LANES * D, scores + b * LANES, room, top);
+    for (int q = 0; q < queries; q++)
+        for (int64_t b = 0; b < tail_blocks; b++)
+            score(1, query + q, keys + q * own_size + b * LANES * D,
+                  scores + q * room + prefix_room + b * LANES, room, top + q);
+    for (int q = 0; q < QUERIES; q++) {
+        for (int64_t t = prefix; t < prefix_room; t++) scores[q * room + t] = LOWEST;
+        for (int64_t t = prefix_room + tail; t < room; t++) scores[q * room + t] = LOWEST;
+    }
+    for (int q = 0; q < QUERIES; q++) {
+        const float peak = largest_of(top[q]);
+        lanes sum = {};
+        for (int64_t t = 0; t < room; t += LANES) {
+            const lanes power = exp2_of(load(scores + q * room + t) - peak);
+            store(scores + q * room + t, power);
+            sum += power;
+        }
+        total[q] = sum_of(sum);
+    }
+    for (int64_t t = 0; t < prefix; t++) {
+        const head value = *(const head *)(prefix_values + t * D);
+        for (int q = 0; q < QUERIES; q++) found[q] += value * scores[q * room + t];
+    }
+    for (int q = 0; q < queries; q++) {
+        const float *weights = scores + q * room + prefix_room;
+        head parts[PARTS] = {};
+        for (int64_t t = 0; t < tail_blocks * LANES; t += PARTS)
+            for (int p = 0; p < PARTS; p++)
+                parts[p] += *(const head *)(values + q * own_size + (t + p) * D) * weights[t + p];
+        *(head *)(out + q * out_stride) =
+            (found[q] + (parts[0] + parts[1]) + (parts[2] + parts[3])) / total[q];
+    }
+}
+
+/* Floats that `decode` needs to work in. */
+int64_t working_room(const Shape *shape, int64_t rows, int64_t steps) {
+    const int64_t width = in_panels(shape->width), qkv = in_panels(3 * shape->width);
+    const int64_t gate_up = 2 * in_panels(shape->feedforward_width);
+    return rows * (2 * width + (qkv > gate_up ? qkv : gate_up)) + QUERIES * (steps + 2 * LANES);
+}
+
+/* Run the newest token of each sample of each series through all layers.
+ *
+ * `hidden`, [series * sample][width in whole panels], holds embedded tokens and then what the
+ * transformer makes of them. `turn` is the cosines and sines of the tokens' position. `tails`,
+ * [layer][series][head][group of QUERIES samples], are the keys of the group's samples,
+ * [sample][block][D][LANES], and then their values, [sample][step][D]: read from front to back. They
+ * have room for `tail_room` steps (whole lanes), of which `tail` are taken with this one; what is
+ * beyond must be finite.
+ */
+void decode(const Shape *shape, const Weights *weights, const Prefix *prefix, float *tails,
+            int64_t tail, int64_t tail_room, int64_t num_series, int64_t num_samples,
+            const float *turn, float *hidden, float *room) {
+    const int64_t rows = num_series * num_samples, heads = shape->num_heads, width = shape->width;
+    const int64_t padded = in_panels(width), qkv_width = in_panels(3 * width);
+    const int64_t half = in_panels(shape->feedforward_width);
+    const int64_t groups = (num_samples + QUERIES - 1) / QUERIES;
+    const int64_t prefix_room = (prefix->length + LANES - 1) / LANES * LANES;
+    const int64_t own_size = D * tail_room, pieces = num_series * heads * groups * 2 * QUERIES;
+    const int64_t used = (tail + LANES - 1) / LANES * LANES * D * (int64_t)sizeof(float);
+    const int64_t depths = (2 * width + qkv_width + 2 * half) * width / PANEL + half * padded / PANEL;
+    const int64_t pace = pieces * used / CACHE_LINE / (depths * (rows / TILE_ROWS + 1)) + 1;
+    float *normed = room, *attended = normed + rows * padded;
+    float *wide = attended + rows * padded; /* queries, keys and values; then gates and ups */
+    float *scores = wide + rows * (qkv_width > 2 * half ? qkv_width : 2 * half);
+    const float *panels = weights->panels;
+    Coming coming = {0};
+    for (int64_t layer = 0; layer < shape->num_layers; layer++) {
+        float *own_tails = tails + layer * pieces * own_size;
+        normalise(hidden, padded, normed, rows, width);
+        multiply(normed, padded, rows, width, panels, qkv_width, wide, 0, &coming);
+        panels += width * qkv_width;
+        for (int64_t s = 0; s < num_series; s++)
+            for (int64_t h = 0; h < heads; h++) {
+                const int64_t one = (layer * num_series + s) * heads + h;
+                for (int64_t n = 0; n < num_samples; n += QUERIES) {
+                    const int64_t left = num_samples - n, row = s * num_samples + n;
+                    attend(left < QUERIES ? (int)left : QUERIES, wide + row * qkv_width + h * D,
+                           qkv_width, width, turn, prefix->keys + one * prefix_room * D,
+                           prefix->values + one * prefix->length * D, prefix->length,
+                           own_tails + ((s * heads + h) * groups * QUERIES + n) * 2 * own_size,
+                           tail_room, tail, scores, attended + row * padded + h * D, padded);
+                }
+            }
+        const float *next = layer + 1 < shape->num_layers ? own_tails + pieces * own_size : tails;
+        coming = (Coming){(const char *)next, 0, used, own_size * (int64_t)sizeof(float), pieces, pace};
+        multiply(attended, padded, rows, width, panels, padded, hidden, 1, &coming);
+        panels += width * padded;
+        normalise(hidden, padded, normed, rows, width);
+        multiply(normed, padded, rows, width, panels, 2 * half, wide, 0, &coming);
+        panels += width * 2 * half;
+        swiglu(wide, rows, shape->feedforward_width, half);
+        multiply(wide, 2 * half, rows, shape->feedforward_width, panels, padded, hidden, 1, &coming);
+        panels += shape->feedforward_width * padded;
+    }
+    normalise(hidden, padded, hidden, rows, width);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < width; k++) hidden[r * padded + k] *= weights->final_norm[k];
+}

@@ -1,0 +1,277 @@
+"""Decoding by native.c, compiled once for the machine at hand; where no compiler is, there is none.
+
+Results are those of `model/transformer.py` up to rounding. `LLAMACAST_NATIVE=0` leaves it out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llamacast.model.transformer import Block, Rotation, Transformer
+from llamacast.sampling.cache import PrefixCache
+
+OPTIONS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-std=gnu11", "-shared", "-fPIC")
+# Tuned to this machine, or, for compilers that do not know it, to any of its kind.
+TUNINGS = (("-march=native",), ("-mcpu=native",), ())
+COMPILERS = ("cc", "gcc", "clang")
+LONGEST_COMPILATION = 60.0
+# QUERIES in native.c.
+GROUP = 4
+LARGE_PAGE, MADV_HUGEPAGE = 2**21, 14
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ("num_layers", "num_heads", "width", "feedforward_width")
+    ]
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = [("panels", ctypes.c_void_p), ("final_norm", ctypes.c_void_p)]
+
+
+class _Prefix(ctypes.Structure):
+    _fields_ = [
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("length", ctypes.c_int64),
+    ]
+
+
+@cache
+def _library(head_width: int) -> ctypes.CDLL | None:
+    """The compiled code for heads of a width; None where it cannot be had."""
+    if os.environ.get("LLAMACAST_NATIVE") == "0":
+        return None
+    try:
+        library = ctypes.CDLL(str(_compiled(head_width)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for name in ("num_lanes", "panel_width", "working_room"):
+        getattr(library, name).restype = ctypes.c_int64
+    return library
+
+
+def _compiled(head_width: int) -> Path:
+    """Compile native.c, unless this has been done before.
+
+    Raises:
+        OSError: if there is no compiler, or no place to write to.
+        subprocess.SubprocessError: if it fails.
+    """
+    source = files("llamacast.sampling").joinpath("native.c").read_bytes()
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise OSError("no C compiler")
+    told = (source, compiler, OPTIONS, TUNINGS, head_width, _processor())
+    digest = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    target = _cache_directory() / f"decode-{digest}.so"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as directory:
+        code, made = Path(directory) / "native.c", Path(directory) / target.name
+        code.write_bytes(source)
+        command = [*compiler.split(), *OPTIONS, f"-DHEAD_WIDTH={head_width}", str(code)]
+        for tuning in TUNINGS:
+            done = subprocess.run(
+                [*command, *tuning, "-o", str(made)],
+                capture_output=True,
+                timeout=LONGEST_COMPILATION,
+                check=tuning == TUNINGS[-1],
+            )
+            if done.returncode == 0:
+                break
+        os.replace(made, target)  # whole or not at all, whoever else compiles just now
+    return target
+
+
+def _cache_directory() -> Path:
+    if "LLAMACAST_CACHE" in os.environ:
+        return Path(os.environ["LLAMACAST_CACHE"])
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
+    return Path(home).expanduser() / "llamacast"
+
+
+def _processor() -> str:
+    """What tells processors apart that may share a cache directory."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def native_weights(transformer: Transformer) -> NativeWeights | None:
+    """A transformer's weights, once in each of their versions; None where native code cannot serve."""
+    if not _serves(transformer):
+        return None
+    versions = tuple((weight.data_ptr(), weight._version) for weight in transformer.parameters())
+    known = _KNOWN.get(transformer)
+    if known is None or known[0] != versions:
+        known = _KNOWN[transformer] = versions, NativeWeights(transformer)
+    return known[1]
+
+
+def _serves(transformer: Transformer) -> bool:
+    weight, config = transformer.norm.weight, transformer.config
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return False
+    if config.head_width < 4 or config.head_width & (config.head_width - 1):
+        return False
+    library = _library(config.head_width)
+    widths = (config.width, config.feedforward_width)
+    return library is not None and all(width % library.num_lanes() == 0 for width in widths)
+
+
+class NativeWeights:
+    """A transformer's weights in the order in which native.c reads them.
+
+    The weights of norms go into the matrices behind them, and the temperature of the softmax into
+    the queries.
+    """
+
+    def __init__(self, transformer: Transformer) -> None:
+        config = transformer.config
+        library = _library(config.head_width)
+        assert library is not None
+        self.library, self.config = library, config
+        self.num_lanes, self.panel_width = library.num_lanes(), library.panel_width()
+        panels: list[Tensor] = []
+        with torch.no_grad():
+            for block in transformer.blocks:
+                assert isinstance(block, Block)
+                attention, feedforward = block.attention, block.feedforward
+                into_attention = block.attention_norm.weight
+                into_feedforward = block.feedforward_norm.weight
+                unit = math.log2(math.e) / math.sqrt(config.head_width)
+                taken = [
+                    attention.query.weight * unit,
+                    attention.key.weight,
+                    attention.value.weight,
+                ]
+                panels += self._panels([torch.cat(taken) * into_attention])
+                panels += self._panels([attention.output.weight])
+                gates = [feedforward.gate.weight, feedforward.up.weight]
+                panels += self._panels([one * into_feedforward for one in gates])
+                panels += self._panels([feedforward.down.weight])
+            self.panels = torch.cat(panels)
+            self.final_norm = transformer.norm.weight.detach().clone()
+            self.embed = deepcopy(transformer.embed)
+
+    def _panels(self, matrices: Sequence[Tensor]) -> list[Tensor]:
+        found = []
+        for matrix in matrices:
+            room = -len(matrix) % self.panel_width
+            padded = torch.nn.functional.pad(matrix, (0, 0, 0, room))
+            found.append(padded.unflatten(0, (-1, self.panel_width)).mT.flatten())
+        return found
+
+
+class NativePrefix:
+    """A prefix in the order in which native.c reads it, for all samples of its series."""
+
+    def __init__(self, prefix: PrefixCache, num_lanes: int) -> None:
+        keys = torch.stack(prefix.keys)
+        self.length = keys.shape[3]
+        keys = torch.nn.functional.pad(keys, (0, 0, 0, -self.length % num_lanes))
+        self.keys = keys.unflatten(3, (-1, num_lanes)).mT.contiguous()
+        self.values = torch.stack(prefix.values).contiguous()
+        self.num_series = keys.shape[1]
+
+
+class NativeDecoder:
+    """Decodes some samples of each series of a prefix (see `decoder.Decoder`)."""
+
+    def __init__(
+        self, weights: NativeWeights, prefix: NativePrefix, num_samples: int, tail_length: int
+    ) -> None:
+        config = weights.config
+        self.weights, self.prefix, self.num_samples = weights, prefix, num_samples
+        self.tail_length, self.length = tail_length, 0
+        self.tails = torch.zeros(0)
+        rows = prefix.num_series * num_samples
+        padded = -(-config.width // weights.panel_width) * weights.panel_width
+        self.hidden = torch.zeros(rows, padded)
+        sizes = (config.num_layers, config.num_heads, config.width, config.feedforward_width)
+        self._shape = _Shape(*sizes)
+        self._weights = _Weights(weights.panels.data_ptr(), weights.final_norm.data_ptr())
+        self._prefix = _Prefix(prefix.keys.data_ptr(), prefix.values.data_ptr(), prefix.length)
+        longest = ctypes.c_int64(prefix.length + tail_length + 2 * weights.num_lanes)
+        shape = ctypes.byref(self._shape)
+        room = weights.library.working_room(shape, ctypes.c_int64(rows), longest)
+        self.working = torch.empty(room)
+        self.still = torch.tensor([[1.0], [0.0]]).repeat(1, config.head_width)
+
+    def __call__(
+        self, tokens: Float[Tensor, "series sample feature"], turn: Rotation | None
+    ) -> Float[Tensor, "series sample width"]:
+        self._make_room()
+        self.length += 1
+        width = self.weights.config.width
+        self.hidden[:, :width] = self.weights.embed(tokens.flatten(0, 1))
+        turns = self.still if turn is None else torch.cat(turn)
+        self.weights.library.decode(
+            ctypes.byref(self._shape),
+            ctypes.byref(self._weights),
+            ctypes.byref(self._prefix),
+            ctypes.c_void_p(self.tails.data_ptr()),
+            ctypes.c_int64(self.length),
+            ctypes.c_int64(self.tails.shape[-2] * self.weights.num_lanes),
+            ctypes.c_int64(self.prefix.num_series),
+            ctypes.c_int64(self.num_samples),
+            ctypes.c_void_p(turns.data_ptr()),
+            ctypes.c_void_p(self.hidden.data_ptr()),
+            ctypes.c_void_p(self.working.data_ptr()),
+        )
+        return self.hidden[:, :width].unflatten(0, (-1, self.num_samples))
+
+    def _make_room(self) -> None:
+        """Double the room of tails that are full: room that is not taken is slow to step over."""
+        config, lanes = self.weights.config, self.weights.num_lanes
+        taken = self.tails.shape[-2] if self.tails.numel() else 0
+        if self.length < taken * lanes:
+            return
+        blocks = min(max(1, 2 * taken), -(-self.tail_length // lanes))
+        assert blocks > taken, "a decoder has room for the steps that it was made for"
+        groups = -(-self.num_samples // GROUP)
+        shape = (config.num_layers, self.prefix.num_series, config.num_heads, groups, 2, GROUP)
+        # What is beyond the last step is weighted with next to nothing, which must meet a number.
+        whole = (*shape, blocks, lanes * config.head_width)
+        grown = _on_large_pages(math.prod(whole)).view(whole).zero_()
+        if taken:
+            grown[..., :taken, :] = self.tails
+        self.tails = grown
+
+
+def _on_large_pages(size: int) -> Tensor:
+    """Room for `size` floats: on Linux in few large pages, since thousands of small ones, each
+    handed out when it is first touched, take a tenth of the time of a forecast."""
+    if sys.platform != "linux":
+        return torch.empty(size)
+    room = torch.empty(size + LARGE_PAGE // 4)
+    skipped = -room.data_ptr() % LARGE_PAGE
+    place, length = ctypes.c_void_p(room.data_ptr() + skipped), ctypes.c_size_t(4 * size)
+    ctypes.CDLL(None).madvise(place, length, MADV_HUGEPAGE)  # advice: nothing is lost if it fails
+    return room[skipped // 4 :][:size]
+
+
+_KNOWN: WeakKeyDictionary[Transformer, tuple[object, NativeWeights]] = WeakKeyDictionary()

@@ -1,0 +1,245 @@
+"""Native decoding is torch's, where it can be had; where it cannot, nothing else changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import stat
+
+import pytest
+import torch
+
+from llamacast.model.config import lag_llama
+from llamacast.model.lag_llama import LagLlama
+from llamacast.model.transformer import rotation
+from llamacast.sampling import decoder, native
+from llamacast.sampling.cache import PrefixCache
+from llamacast.sampling.decoder import TorchDecoder, decoders_after
+from llamacast.sampling.engine import sample_groups, sample_paths
+from llamacast.sampling.native import NativeDecoder, NativePrefix, native_weights
+from llamacast.sampling.streams import uniforms
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, native.COMPILERS)), reason="no C compiler on this machine"
+)
+
+
+def transformer(num_heads=3, head_width=16, feedforward_width=48, rotary="default"):
+    config = dataclasses.replace(
+        lag_llama(),
+        num_layers=2,
+        num_heads=num_heads,
+        head_width=head_width,
+        feedforward_width=feedforward_width,
+        rotary=rotary,
+    )
+    model = LagLlama(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    model.initialise(generator)
+    with torch.no_grad():
+        for name, weight in model.transformer.named_parameters():
+            if "norm" in name:
+                weight.uniform_(0.5, 2.0, generator=generator)
+    return model.transformer
+
+
+@torch.no_grad()
+def after(net, num_series, length, seed=1):
+    """A prefix of so many series and steps."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(num_series, length, net.config.num_features, generator=generator)
+    prefix = PrefixCache()
+    net(tokens, rotation(torch.arange(length), length, net.config), prefix)
+    return prefix
+
+
+@torch.no_grad()
+def steps_of(decode, net, num_series, num_samples, first, num_steps, rows=slice(None)):
+    generator = torch.Generator().manual_seed(2)
+    shape = (num_steps, num_series, num_samples, net.config.num_features)
+    tokens = torch.randn(shape, generator=generator)
+    found = []
+    for step in range(num_steps):
+        turn = rotation(torch.tensor([first + step]), first + num_steps, net.config)
+        found.append(decode(tokens[step][:, rows], turn).clone())
+    return torch.stack(found)
+
+
+def native_steps(net, prefix, num_series, num_samples, num_steps, rows=slice(None)):
+    weights = native_weights(net)
+    assert weights is not None
+    shared = NativePrefix(prefix, weights.num_lanes)
+    decode = NativeDecoder(weights, shared, len(range(num_samples)[rows]), num_steps)
+    length = prefix.keys[0].shape[2]
+    return steps_of(decode, net, num_series, num_samples, length, num_steps, rows)
+
+
+@pytest.mark.parametrize(
+    ("num_series", "num_samples", "length", "num_steps"),
+    [(1, 1, 1, 1), (1, 5, 15, 17), (3, 4, 16, 16), (2, 9, 17, 33), (1, 50, 40, 70)],
+)
+def test_native_is_torch(num_series, num_samples, length, num_steps):
+    net = transformer()
+    prefix = after(net, num_series, length)
+    plain = TorchDecoder(net, prefix, num_samples, num_steps)
+    expected = steps_of(plain, net, num_series, num_samples, length, num_steps)
+    found = native_steps(net, prefix, num_series, num_samples, num_steps)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "head_width", "feedforward_width", "rotary"),
+    [(4, 4, 16, "default"), (2, 8, 32, "linear"), (1, 32, 80, "default"), (3, 16, 64, "absent")],
+)
+def test_native_is_torch_in_other_shapes(num_heads, head_width, feedforward_width, rotary):
+    net = transformer(num_heads, head_width, feedforward_width, rotary)
+    prefix = after(net, 2, 11)
+    plain = TorchDecoder(net, prefix, 3, 20)
+    expected = steps_of(plain, net, 2, 3, 11, 20)
+    torch.testing.assert_close(native_steps(net, prefix, 2, 3, 20), expected, rtol=1e-4, atol=2e-5)
+
+
+def test_extreme_scores_stay_finite():
+    """One key takes all the weight: the rest must vanish, not turn into something else."""
+    net = transformer()
+    with torch.no_grad():
+        for block in net.blocks:
+            block.attention.query.weight.mul_(30.0)
+            block.attention.key.weight.mul_(30.0)
+            block.feedforward.gate.weight.mul_(100.0)
+    prefix = after(net, 1, 20)
+    plain = TorchDecoder(net, prefix, 4, 20)
+    expected = steps_of(plain, net, 1, 4, 20, 20)
+    torch.testing.assert_close(native_steps(net, prefix, 1, 4, 20), expected, rtol=0.02, atol=0.02)
+
+
+def test_a_path_does_not_depend_on_those_beside_it():
+    """To the bit: each result is the same sum in the same order, however many rows there are."""
+    net = transformer()
+    prefix = after(net, 1, 21)
+    embed, weights = net.embed, native_weights(net)
+    assert weights is not None
+    # torch's own products, with which tokens are embedded, round by the number of rows.
+    weights.embed = lambda x: (x.double() @ embed.weight.double().mT + embed.bias).float()
+    together = native_steps(net, prefix, 1, 13, 19)
+    for rows in (slice(0, 1), slice(3, 8), slice(12, 13)):
+        alone = native_steps(net, prefix, 1, 13, 19, rows)
+        assert torch.equal(alone, together[:, :, rows])
+
+
+def test_weights_that_changed_are_read_again():
+    net = transformer()
+    before = native_weights(net)
+    assert native_weights(net) is before
+    with torch.no_grad():
+        net.blocks[0].attention.value.weight.mul_(2.0)
+    changed = native_weights(net)
+    assert changed is not None
+    assert before is not None
+    assert not torch.equal(changed.panels, before.panels)
+
+
+def test_only_float32_on_a_cpu_is_native():
+    assert native_weights(transformer()) is not None
+    assert native_weights(transformer().to(torch.bfloat16)) is None
+    assert native_weights(transformer(num_heads=8, head_width=6)) is None
+    assert native_weights(transformer(feedforward_width=36)) is None
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing compiled yet, and nothing remembered."""
+    monkeypatch.setenv("LLAMACAST_CACHE", str(tmp_path / "cache"))
+    native._library.cache_clear()
+    yield tmp_path / "cache"
+    native._library.cache_clear()
+
+
+def compiler(tmp_path, monkeypatch, script):
+    path = tmp_path / "fake-cc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("CC", str(path))
+
+
+def test_it_is_compiled_once(fresh, monkeypatch, tmp_path):
+    assert native_weights(transformer()) is not None
+    (made,) = fresh.iterdir()
+    native._library.cache_clear()
+    before = made.stat().st_mtime_ns
+    assert native_weights(transformer()) is not None
+    assert made.stat().st_mtime_ns == before
+
+
+def test_a_compiler_that_does_not_know_the_machine_serves(fresh, monkeypatch, tmp_path):
+    real = next(filter(None, map(shutil.which, native.COMPILERS)))
+    script = f'case "$*" in *native\\ *) exit 1;; esac\nexec {real} "$@"'
+    compiler(tmp_path, monkeypatch, script)
+    assert native_weights(transformer()) is not None
+
+
+@pytest.mark.parametrize("script", ["exit 1", "sleep 5", 'for last; do :; done; echo nonsense > "$last"'])
+def test_without_a_working_compiler_torch_serves(fresh, monkeypatch, tmp_path, script):
+    monkeypatch.setattr(native, "LONGEST_COMPILATION", 0.5)
+    compiler(tmp_path, monkeypatch, script)
+    assert native_weights(transformer()) is None
+
+
+def test_it_can_be_switched_off(fresh, monkeypatch):
+    monkeypatch.setenv("LLAMACAST_NATIVE", "0")
+    assert native_weights(transformer()) is None
+    assert not fresh.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(fresh, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LLAMACAST_CACHE", str(tmp_path / "file" / "cache"))
+    assert native_weights(transformer()) is None
+
+
+def model_and_window():
+    config = dataclasses.replace(
+        lag_llama(), num_layers=2, num_heads=2, head_width=8, feedforward_width=32
+    )
+    model = LagLlama(config).eval()
+    model.initialise(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    values = torch.rand(2, config.max_lag + 20, generator=generator, dtype=torch.float64)
+    calendar = torch.rand(2, 20 + 40, 6, generator=generator) - 0.5
+    return model, values, torch.ones_like(values, dtype=torch.bool), calendar
+
+
+def test_paths_are_those_of_torch(monkeypatch):
+    model, *window = model_and_window()
+    draws = uniforms(["a", "b"], 0, 30, 40)
+    found = sample_paths(model, *window, draws)
+    monkeypatch.setattr(decoder, "native_weights", lambda net: None)
+    expected = sample_paths(model, *window, draws)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_threads_change_nothing():
+    model, *window = model_and_window()
+    draws = uniforms(["a", "b"], 0, 30, 40)
+    one = sample_paths(model, *window, draws, num_threads=1)
+    assert torch.equal(sample_paths(model, *window, draws, num_threads=3), one)
+
+
+@pytest.mark.parametrize(
+    ("num_series", "num_samples"),
+    [(1, 1), (1, 3), (1, 100), (4, 100), (7, 9), (500, 100), (1, 101)],
+)
+def test_groups_cover_all_samples_in_order(num_series, num_samples):
+    for together in (100, None):
+        groups = sample_groups(num_series, num_samples, together)
+        covered = [n for group in groups for n in range(num_samples)[group]]
+        assert covered == list(range(num_samples))
+
+
+def test_the_prefix_is_not_copied_for_each_group():
+    net = transformer()
+    decoders = decoders_after(net, after(net, 1, 30))
+    one, other = decoders.make(4, 10), decoders.make(8, 10)
+    assert isinstance(one, NativeDecoder)
+    assert isinstance(other, NativeDecoder)
+    assert one.prefix is other.prefix
