@@ -260,13 +260,19 @@ def test_quantiles_may_be_had_without_paths():
     np.testing.assert_allclose(np.sort(joint.samples, axis=1), apart.samples, rtol=1e-9)
 
 
-def test_lag_llama_samples_paths_anyway():
+def test_lag_llama_may_follow_one_path_along_the_means():
     lag_llama = llamacast.load("lag-llama", device="cpu")
-    forecast = lag_llama.forecast(hourly(), HORIZON, num_samples=5, joint=False)
-    assert forecast.joint
-    np.testing.assert_array_equal(
-        forecast.samples, lag_llama.forecast(hourly(), HORIZON, num_samples=5).samples
-    )
+    apart = lag_llama.forecast(hourly(), HORIZON, num_samples=200, joint=False)
+    assert not apart.joint
+    assert (np.diff(apart.samples, axis=1) >= 0).all()
+    paths = lag_llama.forecast(hourly(), HORIZON, num_samples=200).samples
+    # The first step is the same distribution; later ones do not know how unsure the past is.
+    np.testing.assert_allclose(np.sort(paths[:, :, 0], axis=1), apart.samples[:, :, 0], rtol=1e-6)
+    assert apart.samples.std(axis=1).sum() < 0.9 * paths.std(axis=1).sum()
+    frame = hourly()
+    first = frame[frame.unique_id == "s0"]
+    alone = lag_llama.forecast(first, HORIZON, num_samples=200, joint=False)
+    np.testing.assert_allclose(alone.samples[0], apart.samples[0], rtol=1e-4, atol=1e-4)
 
 
 def test_cria_knows_a_shift_from_a_change():

@@ -102,8 +102,10 @@ class PretrainedForecaster(ABC):
             context_length: steps to attend to; None takes the model's own.
             nonnegative: no value of a path falls below 0.
             integer: every value of a path is a whole number.
-            joint: each sample is one possible future. Without it, samples are the evenly spaced
-                quantiles of each step, which Cria knows without sampling; Lag-Llama samples anyway.
+            joint: each sample is one possible future. Without it, samples are quantiles of each
+                step. Cria's are exact. Lag-Llama follows one path along the means: as many times
+                faster as there are samples, but its intervals do not carry uncertainty forward, so
+                that they are too narrow beyond the first steps.
             frequency: pandas name of the step; None infers it.
             memory_bytes: requests that need more than this at a time are answered in parts.
             progress: show a bar; None shows it in a terminal when there are several parts.
@@ -127,14 +129,11 @@ class PretrainedForecaster(ABC):
         request = Request(
             panel, horizon, num_samples, context_length, seed, clamp, joint, memory_bytes, progress
         )
-        return panel.answer(self._answer(request), self.name, self._is_joint(joint))
+        return panel.answer(self._answer(request), self.name, joint)
 
     @abstractmethod
     def _answer(self, request: Request) -> Floats:
         """Samples of each series, `(series, sample, horizon)`."""
-
-    def _is_joint(self, joint: bool) -> bool:
-        return True
 
     def save(
         self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32"
@@ -178,6 +177,7 @@ class LagLlamaForecaster(PretrainedForecaster):
             request.context_length,
             request.horizon,
             request.memory_bytes,
+            request.joint,
         )
         with considerate_threads() as num_threads:
             # One part alone shares out its samples.
@@ -204,6 +204,7 @@ class LagLlamaForecaster(PretrainedForecaster):
             request.uniforms(range(len(request.panel))[part.series], part.samples),
             request.clamp,
             num_threads,
+            request.joint,
         )
 
 
@@ -211,9 +212,6 @@ class CriaForecaster(PretrainedForecaster):
     """Cria with its weights: all quantiles in one pass, and paths that run through them."""
 
     model: Cria
-
-    def _is_joint(self, joint: bool) -> bool:
-        return joint
 
     def _answer(self, request: Request) -> Floats:
         lengths = [min(len(one), request.context_length) for one in request.panel.values]

@@ -108,6 +108,28 @@ def test_one_by_one_is_batched_in_any_order(window, name):
         )
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_path_along_the_means_is_each_step_given_the_means_before_it(window, name):
+    model = small_model(CONFIGS[name])
+    draws = uniforms(NAMES, 0, SAMPLES, HORIZON)
+    found = sample_paths(model, *window, draws, joint=False)
+    assert found.shape == (3, SAMPLES, HORIZON)
+    values, observed, calendar = window
+    history = model.scale_window(values, observed)
+    scaled, seen = history.to(torch.device("cpu")).scaled, observed
+    for step in range(HORIZON):
+        rows = dataclasses.replace(history.to(torch.device("cpu")), scaled=scaled, observed=seen)
+        with torch.no_grad():
+            told = model(rows, calendar[:, : CONTEXT + step + 1], CONTEXT + HORIZON - 1)
+            last = draws[:, :, step].unsqueeze(2).expand(-1, -1, CONTEXT + step, -1)
+            drawn = torch.stack([told.sample(last[:, n]) for n in range(SAMPLES)], dim=1)[..., -1]
+            mean = told.mean[:, -1:]
+        expected = history.to_values(drawn.double()).sort(dim=1).values
+        torch.testing.assert_close(found[:, :, step], expected, rtol=1e-4, atol=1e-4)
+        scaled = torch.cat([scaled, mean], dim=1)
+        seen = functional.pad(seen, (0, 1), value=True)
+
+
 def test_samples_in_parts_are_samples_together(window):
     model = small_model(CONFIGS["ours"])
     draws = uniforms(NAMES, 0, SAMPLES, HORIZON)

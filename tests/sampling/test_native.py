@@ -14,9 +14,9 @@ from llamacast.model.lag_llama import LagLlama
 from llamacast.model.transformer import rotation
 from llamacast.sampling import decoder, native
 from llamacast.sampling.cache import PrefixCache
-from llamacast.sampling.decoder import TorchDecoder, decoders_after
-from llamacast.sampling.engine import sample_groups, sample_paths
-from llamacast.sampling.native import NativeDecoder, NativePrefix, native_weights
+from llamacast.sampling.decoder import TorchDecoder
+from llamacast.sampling.engine import groups, sample_paths
+from llamacast.sampling.native import NativeDecoder, native_weights
 from llamacast.sampling.streams import uniforms
 
 pytestmark = pytest.mark.skipif(
@@ -68,8 +68,7 @@ def steps_of(decode, net, num_series, num_samples, first, num_steps, rows=slice(
 def native_steps(net, prefix, num_series, num_samples, num_steps, rows=slice(None)):
     weights = native_weights(net)
     assert weights is not None
-    shared = NativePrefix(prefix, weights.num_lanes)
-    decode = NativeDecoder(weights, shared, len(range(num_samples)[rows]), num_steps)
+    decode = NativeDecoder(weights, prefix, len(range(num_samples)[rows]), num_steps)
     length = prefix.keys[0].shape[2]
     return steps_of(decode, net, num_series, num_samples, length, num_steps, rows)
 
@@ -178,7 +177,9 @@ def test_a_compiler_that_does_not_know_the_machine_serves(fresh, monkeypatch, tm
     assert native_weights(transformer()) is not None
 
 
-@pytest.mark.parametrize("script", ["exit 1", "sleep 5", 'for last; do :; done; echo nonsense > "$last"'])
+@pytest.mark.parametrize(
+    "script", ["exit 1", "sleep 5", 'for last; do :; done; echo nonsense > "$last"']
+)
 def test_without_a_working_compiler_torch_serves(fresh, monkeypatch, tmp_path, script):
     monkeypatch.setattr(native, "LONGEST_COMPILATION", 0.5)
     compiler(tmp_path, monkeypatch, script)
@@ -227,19 +228,13 @@ def test_threads_change_nothing():
 
 @pytest.mark.parametrize(
     ("num_series", "num_samples"),
-    [(1, 1), (1, 3), (1, 100), (4, 100), (7, 9), (500, 100), (1, 101)],
+    [(1, 1), (1, 3), (1, 100), (4, 100), (7, 9), (500, 100), (1, 101), (2, 1), (3, 1000)],
 )
-def test_groups_cover_all_samples_in_order(num_series, num_samples):
+def test_groups_cover_all_paths_once(num_series, num_samples):
     for together in (100, None):
-        groups = sample_groups(num_series, num_samples, together)
-        covered = [n for group in groups for n in range(num_samples)[group]]
-        assert covered == list(range(num_samples))
-
-
-def test_the_prefix_is_not_copied_for_each_group():
-    net = transformer()
-    decoders = decoders_after(net, after(net, 1, 30))
-    one, other = decoders.make(4, 10), decoders.make(8, 10)
-    assert isinstance(one, NativeDecoder)
-    assert isinstance(other, NativeDecoder)
-    assert one.prefix is other.prefix
+        seen = torch.zeros(num_series, num_samples)
+        for part in groups(num_series, num_samples, together):
+            seen[part.series, part.samples] += 1
+        assert (seen == 1).all()
+    assert len(groups(1, 100, 100)) == 2
+    assert len(groups(2, 10, 100)) == 2

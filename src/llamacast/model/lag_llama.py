@@ -50,6 +50,11 @@ class ScaledWindow:
         scaled, location, scale, statistics = (part.float().to(device) for part in parts)
         return ScaledWindow(scaled, self.observed.to(device), location, scale, statistics)
 
+    def choose(self, series: slice) -> ScaledWindow:
+        """That of some series."""
+        parts = (self.scaled, self.observed, self.location, self.scale, self.statistics)
+        return ScaledWindow(*(part[series] for part in parts))
+
     def to_scaled(self, values: Float[Tensor, "series time"]) -> Float[Tensor, "series time"]:
         """Values in data units, in scaled ones."""
         return (values - self.location) / self.scale

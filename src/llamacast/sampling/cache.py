@@ -37,6 +37,13 @@ class PrefixCache:
         self.values.append(value)
         return self._attend(layer, query, key, value)
 
+    def choose(self, series: slice) -> PrefixCache:
+        """The prefixes of some series."""
+        chosen = PrefixCache()
+        chosen.keys = [keys[series] for keys in self.keys]
+        chosen.values = [values[series] for values in self.values]
+        return chosen
+
 
 class SampleCache:
     """Attention of one new step of each sample to its series' prefix and to its own tail.

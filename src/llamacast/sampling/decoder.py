@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from llamacast.model.transformer import Rotation, Transformer
 from llamacast.sampling.cache import PrefixCache, SampleCache
-from llamacast.sampling.native import NativeDecoder, NativePrefix, native_weights
+from llamacast.sampling.native import NativeDecoder, native_weights
 
 # Native products are as fast with few rows as with many, and the tails of few paths are more often
 # in the processor's caches; but each step costs Python some time, whatever the number.
@@ -49,8 +48,8 @@ class TorchDecoder:
 class Decoders:
     """How to decode any share of the samples that follow a prefix."""
 
-    make: Callable[[int, int], Decoder]
-    """A decoder for a number of samples of each series, with room for a number of steps."""
+    make: Callable[[slice, int, int], Decoder]
+    """For some series: a number of samples of each, with room for a number of steps."""
     rows_together: int | None
     """Paths that are best decoded side by side; None for as many as there is memory for."""
 
@@ -58,7 +57,11 @@ class Decoders:
 def decoders_after(transformer: Transformer, prefix: PrefixCache) -> Decoders:
     """The fastest that run here."""
     weights = native_weights(transformer)
-    if weights is None:
-        return Decoders(partial(TorchDecoder, transformer, prefix), None)
-    shared = NativePrefix(prefix, weights.num_lanes)
-    return Decoders(partial(NativeDecoder, weights, shared), ROWS_TOGETHER)
+
+    def make(series: slice, num_samples: int, tail_length: int) -> Decoder:
+        chosen = prefix.choose(series)
+        if weights is None:
+            return TorchDecoder(transformer, chosen, num_samples, tail_length)
+        return NativeDecoder(weights, chosen, num_samples, tail_length)
+
+    return Decoders(make, None if weights is None else ROWS_TOGETHER)

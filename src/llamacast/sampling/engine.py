@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from llamacast.model.config import LagLlamaConfig
 from llamacast.model.heads import Distribution
 from llamacast.model.lag_llama import LagLlama, ScaledWindow
 from llamacast.model.tokens import Lags, gather_lags, make_tokens, token_calendar
@@ -65,16 +66,20 @@ def plan(
     context_length: int,
     horizon: int,
     budget_bytes: int,
+    joint: bool,
 ) -> tuple[list[Part], int]:
     """Parts of a request for `model`, and how many of them fit into the budget at a time."""
+    num_paths = num_samples if joint else 1
     weights = model.transformer.norm.weight
     series_bytes = bytes_per_series(model.config, context_length, weights.element_size())
     sample_bytes = bytes_per_sample(model.config, context_length, horizon, weights.element_size())
     part_bytes = budget_bytes
     if weights.device.type == "cpu":
-        together = max(1, ROWS_ON_CPU // num_samples)
-        part_bytes = min(budget_bytes, together * (series_bytes + num_samples * sample_bytes))
-    parts = list(plan_parts(num_series, num_samples, series_bytes, sample_bytes, part_bytes))
+        together = max(1, ROWS_ON_CPU // num_paths)
+        part_bytes = min(budget_bytes, together * (series_bytes + num_paths * sample_bytes))
+    parts = list(plan_parts(num_series, num_paths, series_bytes, sample_bytes, part_bytes))
+    if not joint:
+        parts = [Part(part.series, slice(0, num_samples)) for part in parts]
     return parts, max(1, budget_bytes // part_bytes)
 
 
@@ -87,6 +92,7 @@ def sample_paths(
     uniforms: Float[Tensor, "series sample horizon 2"],
     clamp: Clamp | None = None,
     num_threads: int = 1,
+    joint: bool = True,
 ) -> Float[Tensor, "series sample horizon"]:
     """Joint sample paths, in the units of `values` (float64, on the CPU, as what is returned).
 
@@ -94,71 +100,119 @@ def sample_paths(
     the horizon's. The scale is frozen at the forecast origin, the window grows. Each number drawn
     is fed back (after `clamp`, which keeps values in data units within what may be), so paths are
     joint and spread out as the horizon goes on.
+
+    Without `joint`, one path is run for all samples of a series, along the means of the steps'
+    distributions, and samples are draws from these, ascending: far cheaper, but as if each step's
+    past were known, so that they do not spread out.
     """
     device = model.transformer.norm.weight.device
     horizon = uniforms.shape[2]
     history = model.scale_window(values, observed)
-    window = history.to(device)
-    calendar = calendar.to(device)
     prefix = PrefixCache()
-    first = prefill(model, window, calendar[:, : calendar.shape[1] - horizon + 1], horizon, prefix)
-    origin = Origin(model, window, calendar, first, _settle(history, clamp))
+    origin = prefill(model, history.to(device), calendar.to(device), horizon, prefix)
     decoders = decoders_after(model.transformer, prefix)
 
-    def draw(samples: slice) -> Tensor:
-        random = uniforms[:, samples].to(device)
-        return draw_samples(origin, random, decoders.make(random.shape[1], horizon - 1))
+    def draw(part: Part) -> Tensor:
+        random = uniforms[part.series, part.samples].to(device)
+        num_paths = random.shape[1] if joint else 1
+        decoder = decoders.make(part.series, num_paths, horizon - 1)
+        settle = _settle(history.choose(part.series), clamp)
+        return draw_samples(model, origin.choose(part.series), random, decoder, settle, joint)
 
-    groups = sample_groups(len(values), uniforms.shape[1], decoders.rows_together)
-    drawn = [paths for _, paths in share_out(draw, groups, num_threads)]
-    scaled = torch.cat(drawn, dim=1).cpu().double()
+    together = decoders.rows_together if joint else None
+    scaled = torch.empty(uniforms.shape[:3], dtype=torch.float64)
+    parts = groups(uniforms.shape[0], uniforms.shape[1], together)
+    for part, paths in share_out(draw, parts, num_threads):
+        scaled[part.series, part.samples] = paths.cpu().double()
     plain = history.to_values(scaled.flatten(1)).view_as(scaled)
     plain = plain if clamp is None else clamp(plain)  # scaled units had rounded it
     return plain.masked_fill(plain.abs() < SMALLEST_VALUE, 0.0)
+
+
+def groups(num_series: int, num_samples: int, together: int | None) -> list[Part]:
+    """Paths that are drawn side by side: all of them, or at least two groups of few rows each.
+
+    All samples of a series before another series, as they share its prefix. Two groups, so that two
+    threads have work; they must not depend on how many threads there are.
+    """
+    if together is None:
+        return [Part(slice(0, num_series), slice(0, num_samples))]
+    series, samples = max(1, together // num_samples), min(num_samples, together)
+    if series >= num_series and samples >= num_samples:
+        if num_series > 1:
+            series = math.ceil(num_series / 2)
+        else:
+            samples = math.ceil(num_samples / 2)
+    samples = math.ceil(samples / GROUP) * GROUP
+    return [
+        Part(slice(one, min(one + series, num_series)), slice(n, min(n + samples, num_samples)))
+        for one in range(0, num_series, series)
+        for n in range(0, num_samples, samples)
+    ]
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where the samples of some series set out from."""
 
-    model: LagLlama
     window: ScaledWindow
     calendar: Float[Tensor, "series step feature"]
-    first: Distribution
-    """Of the first future value, `(series, 1)`."""
-    settle: Clamp
-    """What may be, of what was drawn; in scaled units."""
+    """Of the context's steps and the horizon's."""
+    hidden: Float[Tensor, "series 1 width"]
+    """What the network knows at the end of the context."""
+    lags: Lags
+
+    def choose(self, series: slice) -> Origin:
+        """That of some series."""
+        lags = Lags(self.lags.values[series], self.lags.observed[series])
+        window = self.window.choose(series)
+        return Origin(window, self.calendar[series], self.hidden[series], lags)
 
 
-def sample_groups(num_series: int, num_samples: int, together: int | None) -> list[slice]:
-    """Samples that are drawn side by side: all of them, or at least two groups of few rows each.
-
-    Two, so that two threads have work; the groups must not depend on how many threads there are.
-    """
-    if together is None:
-        return [slice(0, num_samples)]
-    num_groups = max(2, math.ceil(num_series * num_samples / together))
-    size = math.ceil(num_samples / num_groups / GROUP) * GROUP
-    return [slice(first, min(first + size, num_samples)) for first in range(0, num_samples, size)]
+def prefill(
+    model: LagLlama,
+    window: ScaledWindow,
+    calendar: Float[Tensor, "series step feature"],
+    horizon: int,
+    prefix: PrefixCache,
+) -> Origin:
+    """Run each context once."""
+    context_length = calendar.shape[1] - horizon
+    known = calendar[:, : context_length + 1]
+    hidden, lags = model.encode(window, known, prefix, context_length + horizon - 1)
+    last = Lags(lags.values[:, -1:], lags.observed[:, -1:])
+    return Origin(window, calendar, hidden[:, -1:], last)
 
 
 @torch.inference_mode()  # of each thread, not of those that it starts
 def draw_samples(
-    origin: Origin, uniforms: Float[Tensor, "series sample horizon 2"], decoder: Decoder
+    model: LagLlama,
+    origin: Origin,
+    uniforms: Float[Tensor, "series sample horizon 2"],
+    decoder: Decoder,
+    settle: Clamp,
+    joint: bool,
 ) -> Float[Tensor, "series sample horizon"]:
-    """Draw some samples of each series step by step, in scaled units."""
-    model, window = origin.model, origin.window
+    """Draw samples of each series step by step, in scaled units (see `sample_paths`).
+
+    `settle` is what may be of what was drawn, also in scaled units.
+    """
+    window = origin.window
     num_samples, horizon = uniforms.shape[1:3]
     lookback = model.config.max_lag + 1
-    paths = replicate(window.scaled[:, -lookback:], num_samples, horizon)
-    known = known_of_steps(origin, horizon)
-    distribution = origin.first
+    num_paths = num_samples if joint else 1
+    paths = replicate(window.scaled[:, -lookback:], num_paths, horizon)
+    found = paths.new_empty(len(paths), num_samples, horizon)
+    known = known_of_steps(model.config, origin, horizon)
+    distribution = model.distribution(origin.hidden, origin.lags, window.scale)
     for step in range(horizon):
         if step > 0:
             lags = paths[:, :, known.places + step - 1]
             distribution = decode_step(model, window, lags, known, step - 1, decoder)
-        paths[:, :, lookback + step] = origin.settle(distribution.sample(uniforms[:, :, step]))
-    return paths[:, :, lookback:]
+        found[:, :, step] = settle(distribution.sample(uniforms[:, :, step]))
+        fed = found[:, :, step] if joint else settle(distribution.mean)
+        paths[:, :, lookback + step] = fed
+    return found if joint else found.sort(dim=1).values
 
 
 @dataclass(frozen=True)
@@ -172,8 +226,8 @@ class KnownOfSteps:
     turns: Rotation | None
 
 
-def known_of_steps(origin: Origin, horizon: int) -> KnownOfSteps:
-    config, calendar = origin.model.config, origin.calendar
+def known_of_steps(config: LagLlamaConfig, origin: Origin, horizon: int) -> KnownOfSteps:
+    calendar = origin.calendar
     lookback, context_length = config.max_lag + 1, calendar.shape[1] - horizon
     # What is drawn counts as observed.
     seen = functional.pad(origin.window.observed[:, -lookback:], (0, horizon - 1), value=True)
@@ -184,20 +238,6 @@ def known_of_steps(origin: Origin, horizon: int) -> KnownOfSteps:
         token_calendar(calendar[:, -horizon:], config),
         rotation(positions, context_length + horizon - 1, config),
     )
-
-
-def prefill(
-    model: LagLlama,
-    window: ScaledWindow,
-    calendar: Float[Tensor, "series step feature"],
-    horizon: int,
-    prefix: PrefixCache,
-) -> Distribution:
-    """Run each context once; the distribution of the first future value, `(series, 1)`."""
-    sequence_length = calendar.shape[1] - 1 + horizon - 1
-    hidden, lags = model.encode(window, calendar, prefix, sequence_length)
-    last = Lags(lags.values[:, -1:], lags.observed[:, -1:])
-    return model.distribution(hidden[:, -1:], last, window.scale)
 
 
 def replicate(

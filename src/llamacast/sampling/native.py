@@ -186,36 +186,30 @@ class NativeWeights:
         return found
 
 
-class NativePrefix:
-    """A prefix in the order in which native.c reads it, for all samples of its series."""
-
-    def __init__(self, prefix: PrefixCache, num_lanes: int) -> None:
-        keys = torch.stack(prefix.keys)
-        self.length = keys.shape[3]
-        keys = torch.nn.functional.pad(keys, (0, 0, 0, -self.length % num_lanes))
-        self.keys = keys.unflatten(3, (-1, num_lanes)).mT.contiguous()
-        self.values = torch.stack(prefix.values).contiguous()
-        self.num_series = keys.shape[1]
-
-
 class NativeDecoder:
     """Decodes some samples of each series of a prefix (see `decoder.Decoder`)."""
 
     def __init__(
-        self, weights: NativeWeights, prefix: NativePrefix, num_samples: int, tail_length: int
+        self, weights: NativeWeights, prefix: PrefixCache, num_samples: int, tail_length: int
     ) -> None:
-        config = weights.config
-        self.weights, self.prefix, self.num_samples = weights, prefix, num_samples
+        config, lanes = weights.config, weights.num_lanes
+        self.weights, self.num_samples = weights, num_samples
+        keys = torch.stack(prefix.keys)
+        self.num_series, length = keys.shape[1], keys.shape[3]
+        keys = torch.nn.functional.pad(keys, (0, 0, 0, -length % lanes))
+        self.prefix_keys = keys.unflatten(3, (-1, lanes)).mT.contiguous()
+        self.prefix_values = torch.stack(prefix.values)
         self.tail_length, self.length = tail_length, 0
         self.tails = torch.zeros(0)
-        rows = prefix.num_series * num_samples
+        rows = self.num_series * num_samples
         padded = -(-config.width // weights.panel_width) * weights.panel_width
         self.hidden = torch.zeros(rows, padded)
         sizes = (config.num_layers, config.num_heads, config.width, config.feedforward_width)
         self._shape = _Shape(*sizes)
         self._weights = _Weights(weights.panels.data_ptr(), weights.final_norm.data_ptr())
-        self._prefix = _Prefix(prefix.keys.data_ptr(), prefix.values.data_ptr(), prefix.length)
-        longest = ctypes.c_int64(prefix.length + tail_length + 2 * weights.num_lanes)
+        places = (self.prefix_keys.data_ptr(), self.prefix_values.data_ptr())
+        self._prefix = _Prefix(*places, length)
+        longest = ctypes.c_int64(length + tail_length + 2 * lanes)
         shape = ctypes.byref(self._shape)
         room = weights.library.working_room(shape, ctypes.c_int64(rows), longest)
         self.working = torch.empty(room)
@@ -236,7 +230,7 @@ class NativeDecoder:
             ctypes.c_void_p(self.tails.data_ptr()),
             ctypes.c_int64(self.length),
             ctypes.c_int64(self.tails.shape[-2] * self.weights.num_lanes),
-            ctypes.c_int64(self.prefix.num_series),
+            ctypes.c_int64(self.num_series),
             ctypes.c_int64(self.num_samples),
             ctypes.c_void_p(turns.data_ptr()),
             ctypes.c_void_p(self.hidden.data_ptr()),
@@ -253,7 +247,7 @@ class NativeDecoder:
         blocks = min(max(1, 2 * taken), -(-self.tail_length // lanes))
         assert blocks > taken, "a decoder has room for the steps that it was made for"
         groups = -(-self.num_samples // GROUP)
-        shape = (config.num_layers, self.prefix.num_series, config.num_heads, groups, 2, GROUP)
+        shape = (config.num_layers, self.num_series, config.num_heads, groups, 2, GROUP)
         # What is beyond the last step is weighted with next to nothing, which must meet a number.
         whole = (*shape, blocks, lanes * config.head_width)
         grown = _on_large_pages(math.prod(whole)).view(whole).zero_()
