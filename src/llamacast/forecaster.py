@@ -225,10 +225,10 @@ class CriaForecaster(PretrainedForecaster):
             request.memory_bytes,
         )
         samples = np.empty((len(lengths), request.num_samples, request.horizon))
-        with considerate_threads() as num_threads:
+        with considerate_threads(min(len(parts), most)) as num_threads:
             # Also where there is one part only, or rounding would tell how busy the machine was.
             torch.set_num_threads(1)
-            told = share_out(lambda rows: self._tell(request, rows), parts, min(num_threads, most))
+            told = share_out(lambda rows: self._tell(request, rows), parts, num_threads)
             for rows, paths in _shown(told, len(parts), request.progress):
                 samples[rows.series] = paths.numpy()
         return samples

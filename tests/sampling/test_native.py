@@ -14,7 +14,7 @@ from llamacast.model.lag_llama import LagLlama
 from llamacast.model.transformer import rotation
 from llamacast.sampling import decoder, native
 from llamacast.sampling.cache import PrefixCache
-from llamacast.sampling.decoder import TorchDecoder
+from llamacast.sampling.decoder import TorchDecoder, run_context
 from llamacast.sampling.engine import groups, sample_paths
 from llamacast.sampling.native import NativeDecoder, native_weights
 from llamacast.sampling.streams import uniforms
@@ -238,3 +238,45 @@ def test_groups_cover_all_paths_once(num_series, num_samples):
         assert (seen == 1).all()
     assert len(groups(1, 100, 100)) == 2
     assert len(groups(2, 10, 100)) == 2
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "head_width", "rotary", "num_series", "length"),
+    [
+        (3, 16, "default", 1, 1),
+        (2, 32, "default", 3, 17),
+        (4, 4, "absent", 2, 40),
+        (1, 16, "linear", 5, 300),
+    ],
+)
+def test_whole_contexts_are_those_of_torch(num_heads, head_width, rotary, num_series, length):
+    net = transformer(num_heads, head_width, 48, rotary)
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randn(num_series, length, net.config.num_features, generator=generator)
+    turn = rotation(torch.arange(length), length, net.config)
+    expected_prefix, prefix = PrefixCache(), PrefixCache()
+    with torch.no_grad():
+        expected = net(tokens, turn, expected_prefix)
+        found = run_context(net, tokens, turn, prefix)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(run_context(net, tokens, turn), found, rtol=0, atol=0)
+    for one, other in (
+        (prefix.keys, expected_prefix.keys),
+        (prefix.values, expected_prefix.values),
+    ):
+        torch.testing.assert_close(torch.stack(one), torch.stack(other), rtol=1e-4, atol=2e-5)
+
+
+def test_what_comes_later_changes_nothing():
+    """Not even where a later key would take all the weight."""
+    net = transformer()
+    tokens = torch.randn(1, 30, net.config.num_features)
+    turn = rotation(torch.arange(30), 30, net.config)
+    changed = tokens.clone()
+    changed[:, 18:] *= 1e4
+    weights = native_weights(net)
+    assert weights is not None
+    weights.embed = lambda x: (x.double() @ net.embed.weight.double().mT).float()
+    with torch.no_grad():
+        before, after_change = (run_context(net, one, turn) for one in (tokens, changed))
+    assert torch.equal(before[:, :18], after_change[:, :18])

@@ -39,6 +39,12 @@ def test_threads_are_lowered_within_and_restored_after(load):
         torch.set_num_threads(before)
 
 
+def test_where_there_is_work_for_one_thread_nobody_looks(load, monkeypatch):
+    monkeypatch.setattr(threads, "idle_cores", lambda cores: pytest.fail("looked"))
+    with threads.considerate_threads(1) as found:
+        assert found == 1
+
+
 def test_a_number_set_by_the_user_stands(load, monkeypatch):
     load(50)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")

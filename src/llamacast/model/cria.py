@@ -18,6 +18,7 @@ from llamacast.model.quantiles import Quantiles, pinball, spread_out
 from llamacast.model.seasons import SeasonalLags, gather_seasons
 from llamacast.model.transformer import (
     CausalAttention,
+    Rotation,
     Transformer,
     draw_weights,
     full_precision,
@@ -140,8 +141,10 @@ class Cria(nn.Module):
         outlook = Outlook(frames, lags, extrapolate(frames, self.config), mean)
         return PatchWindow(values, observed, periods, outlook)
 
-    def hidden(self, window: PatchWindow) -> Float[Tensor, "series token width"]:
-        """What the network knows at the end of each token."""
+    def inputs(
+        self, window: PatchWindow
+    ) -> tuple[Float[Tensor, "series token feature"], Rotation | None]:
+        """Tokens of a window, and how they are turned."""
         tokens = make_patch_tokens(
             window.values,
             window.observed,
@@ -151,8 +154,12 @@ class Cria(nn.Module):
             self.config,
         )
         positions = torch.arange(tokens.shape[1], device=tokens.device)
-        turn = rotation(positions, tokens.shape[1], self.config)
-        return self.transformer(tokens, turn, CausalAttention())
+        return tokens, rotation(positions, tokens.shape[1], self.config)
+
+    def hidden(self, window: PatchWindow) -> Float[Tensor, "series token width"]:
+        """What the network knows at the end of each token."""
+        hidden: Tensor = self.transformer(*self.inputs(window), CausalAttention())
+        return hidden
 
     def quantiles(
         self, hidden: Float[Tensor, "series token width"], outlook: Outlook

@@ -22,8 +22,8 @@ from llamacast.model.tokens import (
     window_statistics,
 )
 from llamacast.model.transformer import (
-    Attend,
     CausalAttention,
+    Rotation,
     Transformer,
     draw_weights,
     full_precision,
@@ -112,25 +112,23 @@ class LagLlama(nn.Module):
         steps and the one after them. `sequence_length` is what dynamic rotary positions stretch
         to, if not the context.
         """
+        tokens, turn, lags = self.inputs(window, calendar, sequence_length)
         causal = CausalAttention(self.config.dropout if self.training else 0.0)
-        hidden, lags = self.encode(window, calendar, causal, sequence_length)
-        return self.distribution(hidden, lags, window.scale)
+        return self.distribution(self.transformer(tokens, turn, causal), lags, window.scale)
 
-    def encode(
+    def inputs(
         self,
         window: ScaledWindow,
         calendar: Float[Tensor, "series step feature"],
-        attend: Attend,
         sequence_length: int | None = None,
-    ) -> tuple[Float[Tensor, "series context width"], Lags]:
-        """What the network knows after each step of a context, and the lags it saw there."""
+    ) -> tuple[Float[Tensor, "series context input"], Rotation | None, Lags]:
+        """Tokens of a context, how they are turned, and the lags that they hold."""
         aligned = token_calendar(calendar, self.config)
         context_length = aligned.shape[1]
         lags = look_back(window.scaled, window.observed, self.config, context_length)
         tokens = make_tokens(lags, window.statistics, aligned, self.config)
         positions = torch.arange(context_length, device=tokens.device)
-        turn = rotation(positions, sequence_length or context_length, self.config)
-        return self.transformer(tokens, turn, attend), lags
+        return tokens, rotation(positions, sequence_length or context_length, self.config), lags
 
     def distribution(
         self,

@@ -1,4 +1,4 @@
-"""Ways to run the newest tokens of many samples: by torch anywhere, or by native code on a CPU."""
+"""Ways to run a transformer, over contexts and over newest steps: native code on a CPU, else torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,24 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from llamacast.model.transformer import Rotation, Transformer
+from llamacast.model.transformer import CausalAttention, Rotation, Transformer
 from llamacast.sampling.cache import PrefixCache, SampleCache
 from llamacast.sampling.native import NativeDecoder, native_weights
+
+
+def run_context(
+    transformer: Transformer,
+    tokens: Float[Tensor, "series time feature"],
+    turn: Rotation | None,
+    prefix: PrefixCache | None = None,
+) -> Float[Tensor, "series time width"]:
+    """What a transformer makes of whole contexts; keys and values are left in `prefix`."""
+    weights = native_weights(transformer)
+    if weights is not None:
+        return weights.run(tokens, turn, prefix)
+    hidden: Tensor = transformer(tokens, turn, CausalAttention() if prefix is None else prefix)
+    return hidden
+
 
 # Native products are as fast with few rows as with many, and the tails of few paths are more often
 # in the processor's caches; but each step costs Python some time, whatever the number.

@@ -17,7 +17,7 @@ from llamacast.model.lag_llama import LagLlama, ScaledWindow
 from llamacast.model.tokens import Lags, gather_lags, make_tokens, token_calendar
 from llamacast.model.transformer import Rotation, rotation
 from llamacast.sampling.cache import PrefixCache, bytes_per_sample, bytes_per_series
-from llamacast.sampling.decoder import Decoder, decoders_after
+from llamacast.sampling.decoder import Decoder, decoders_after, run_context
 from llamacast.sampling.native import GROUP
 from llamacast.sampling.threads import share_out
 
@@ -179,7 +179,8 @@ def prefill(
     """Run each context once."""
     context_length = calendar.shape[1] - horizon
     known = calendar[:, : context_length + 1]
-    hidden, lags = model.encode(window, known, prefix, context_length + horizon - 1)
+    tokens, turn, lags = model.inputs(window, known, context_length + horizon - 1)
+    hidden = run_context(model.transformer, tokens, turn, prefix)
     last = Lags(lags.values[:, -1:], lags.observed[:, -1:])
     return Origin(window, calendar, hidden[:, -1:], last)
 

@@ -1,4 +1,5 @@
-/* One decoding step of a LLaMA transformer for many sample paths, in float32, by one thread.
+/* A LLaMA transformer in float32, by one thread: over whole sequences, and over the newest step of
+ * many sample paths.
  *
  * Compiled for the machine at hand by native.py, which tells HEAD_WIDTH (a power of two) and makes
  * the arrays. Products with weights hold a tile of the result in registers while they run through
@@ -257,11 +258,148 @@ static void attend(int queries, const float *qkv, int64_t qkv_stride, int64_t wi
     }
 }
 
-/* Floats that `decode` needs to work in. */
+/* Where a layer works: rows in whole panels, and scores. */
+typedef struct {
+    float *normed, *attended, *wide, *scores;
+    int64_t width, qkv_width, half; /* of rows: the residual's, queries to values', gates' */
+} Room;
+
+/* Floats that rows and scores of `steps` steps take. */
 int64_t working_room(const Shape *shape, int64_t rows, int64_t steps) {
     const int64_t width = in_panels(shape->width), qkv = in_panels(3 * shape->width);
     const int64_t gate_up = 2 * in_panels(shape->feedforward_width);
     return rows * (2 * width + (qkv > gate_up ? qkv : gate_up)) + QUERIES * (steps + 2 * LANES);
+}
+
+static Room room_of(const Shape *shape, int64_t rows, float *floats) {
+    Room room = {.width = in_panels(shape->width),
+                 .qkv_width = in_panels(3 * shape->width),
+                 .half = in_panels(shape->feedforward_width)};
+    room.normed = floats;
+    room.attended = room.normed + rows * room.width;
+    room.wide = room.attended + rows * room.width; /* queries to values; then gates and ups */
+    const int64_t widest = room.qkv_width > 2 * room.half ? room.qkv_width : 2 * room.half;
+    room.scores = room.wide + rows * widest;
+    return room;
+}
+
+/* From the residual to queries, keys and values; returns the panels that come next. */
+static const float *before_attention(const Shape *shape, const Room *room, const float *panels,
+                                     const float *hidden, int64_t rows, Coming *coming) {
+    normalise(hidden, room->width, room->normed, rows, shape->width);
+    multiply(room->normed, room->width, rows, shape->width, panels, room->qkv_width, room->wide, 0,
+             coming);
+    return panels + shape->width * room->qkv_width;
+}
+
+/* What was attended to and SwiGLU into the residual; returns the panels that come next. */
+static const float *after_attention(const Shape *shape, const Room *room, const float *panels,
+                                    float *hidden, int64_t rows, Coming *coming) {
+    const int64_t width = shape->width, feedforward = shape->feedforward_width;
+    multiply(room->attended, room->width, rows, width, panels, room->width, hidden, 1, coming);
+    panels += width * room->width;
+    normalise(hidden, room->width, room->normed, rows, width);
+    multiply(room->normed, room->width, rows, width, panels, 2 * room->half, room->wide, 0, coming);
+    panels += width * 2 * room->half;
+    swiglu(room->wide, rows, feedforward, room->half);
+    multiply(room->wide, 2 * room->half, rows, feedforward, panels, room->width, hidden, 1, coming);
+    return panels + feedforward * room->width;
+}
+
+static void finish(const Shape *shape, const Weights *weights, int64_t stride, float *hidden,
+                   int64_t rows) {
+    normalise(hidden, stride, hidden, rows, shape->width);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < shape->width; k++) hidden[r * stride + k] *= weights->final_norm[k];
+}
+
+/* Causal attention of the steps of one series in one head.
+ *
+ * `keys` and `values`, [step][D], are where turned keys and values are kept; `blocks`, whole blocks
+ * of keys, [block][D][LANES], is to work in.
+ */
+static void attend_causally(const float *qkv, int64_t qkv_stride, int64_t width, const float *turns,
+                            int64_t steps, float *keys, float *values, float *blocks, float *scores,
+                            float *out, int64_t out_stride) {
+    const int64_t room = (steps + LANES - 1) / LANES * LANES;
+    memset(blocks, 0, room * D * sizeof(float));
+    for (int64_t t = 0; t < steps; t++) {
+        rotate(qkv + t * qkv_stride + width, turns + t * 2 * D, keys + t * D);
+        memcpy(values + t * D, qkv + t * qkv_stride + 2 * width, D * sizeof(float));
+        for (int k = 0; k < D; k++)
+            blocks[(t / LANES * D + k) * LANES + t % LANES] = keys[t * D + k];
+    }
+    for (int64_t first = 0; first < steps; first += QUERIES) {
+        const int queries = steps - first < QUERIES ? (int)(steps - first) : QUERIES;
+        const int64_t seen = first + queries, used = (seen + LANES - 1) / LANES * LANES;
+        float query[QUERIES][D] = {}, total[QUERIES];
+        lanes top[QUERIES];
+        head found[QUERIES];
+        for (int q = 0; q < QUERIES; q++) {
+            top[q] = (lanes){} + LOWEST;
+            found[q] = (head){};
+            if (q < queries)
+                rotate(qkv + (first + q) * qkv_stride, turns + (first + q) * 2 * D, query[q]);
+        }
+        for (int64_t b = 0; b < used / LANES; b++)
+            score(QUERIES, query, blocks + b * LANES * D, scores + b * LANES, room, top);
+        for (int q = 0; q < QUERIES; q++) {
+            float *own = scores + q * room;
+            for (int64_t t = first + q + 1; t < used; t++) own[t] = LOWEST;
+            /* Not that of all keys of a block: one that comes later may dwarf what is seen. */
+            lanes largest = (lanes){} + LOWEST;
+            for (int64_t t = 0; t < used; t += LANES) largest = larger(largest, load(own + t));
+            const float peak = largest_of(largest);
+            lanes sum = {};
+            for (int64_t t = 0; t < used; t += LANES) {
+                const lanes power = exp2_of(load(own + t) - peak);
+                store(own + t, power);
+                sum += power;
+            }
+            total[q] = sum_of(sum);
+        }
+        for (int64_t t = 0; t < seen; t++) {
+            const head value = *(const head *)(values + t * D);
+            for (int q = 0; q < QUERIES; q++) found[q] += value * scores[q * room + t];
+        }
+        for (int q = 0; q < queries; q++)
+            *(head *)(out + (first + q) * out_stride) = found[q] / total[q];
+    }
+}
+
+/* Run whole sequences through all layers.
+ *
+ * `hidden`, [series][step][width in whole panels], holds embedded tokens and then what the
+ * transformer makes of them. `turns` are the cosines and sines of each step. `keys` (turned) and
+ * `values` are [layer][series][head][step][D]. `floats` is working room for the rows of
+ * `together` series, and for a head's keys in whole blocks behind it.
+ */
+void run(const Shape *shape, const Weights *weights, int64_t num_series, int64_t steps,
+         int64_t together, const float *turns, float *hidden, float *keys, float *values,
+         float *floats) {
+    const int64_t heads = shape->num_heads, per_head = steps * D;
+    for (int64_t first = 0; first < num_series; first += together) {
+        const int64_t series = num_series - first < together ? num_series - first : together;
+        const int64_t rows = series * steps;
+        const Room room = room_of(shape, rows, floats);
+        float *blocks = floats + working_room(shape, rows, steps);
+        float *own = hidden + first * steps * room.width;
+        const float *panels = weights->panels;
+        Coming none = {0};
+        for (int64_t layer = 0; layer < shape->num_layers; layer++) {
+            panels = before_attention(shape, &room, panels, own, rows, &none);
+            for (int64_t s = 0; s < series; s++)
+                for (int64_t h = 0; h < heads; h++) {
+                    const int64_t place = ((layer * num_series + first + s) * heads + h) * per_head;
+                    attend_causally(room.wide + s * steps * room.qkv_width + h * D, room.qkv_width,
+                                    shape->width, turns, steps, keys + place, values + place,
+                                    blocks, room.scores,
+                                    room.attended + s * steps * room.width + h * D, room.width);
+                }
+            panels = after_attention(shape, &room, panels, own, rows, &none);
+        }
+        finish(shape, weights, room.width, own, rows);
+    }
 }
 
 /* Run the newest token of each sample of each series through all layers.
@@ -275,50 +413,40 @@ int64_t working_room(const Shape *shape, int64_t rows, int64_t steps) {
  */
 void decode(const Shape *shape, const Weights *weights, const Prefix *prefix, float *tails,
             int64_t tail, int64_t tail_room, int64_t num_series, int64_t num_samples,
-            const float *turn, float *hidden, float *room) {
+            const float *turn, float *hidden, float *floats) {
     const int64_t rows = num_series * num_samples, heads = shape->num_heads, width = shape->width;
-    const int64_t padded = in_panels(width), qkv_width = in_panels(3 * width);
-    const int64_t half = in_panels(shape->feedforward_width);
     const int64_t groups = (num_samples + QUERIES - 1) / QUERIES;
     const int64_t prefix_room = (prefix->length + LANES - 1) / LANES * LANES;
     const int64_t own_size = D * tail_room, pieces = num_series * heads * groups * 2 * QUERIES;
     const int64_t used = (tail + LANES - 1) / LANES * LANES * D * (int64_t)sizeof(float);
-    const int64_t depths = (2 * width + qkv_width + 2 * half) * width / PANEL + half * padded / PANEL;
+    const Room room = room_of(shape, rows, floats);
+    /* Rows of weights that a tile runs through in a layer, so many times as there are tiles. */
+    const int64_t depths = (room.width + room.qkv_width + 2 * room.half) * width / PANEL +
+                           room.width * shape->feedforward_width / PANEL;
     const int64_t pace = pieces * used / CACHE_LINE / (depths * (rows / TILE_ROWS + 1)) + 1;
-    float *normed = room, *attended = normed + rows * padded;
-    float *wide = attended + rows * padded; /* queries, keys and values; then gates and ups */
-    float *scores = wide + rows * (qkv_width > 2 * half ? qkv_width : 2 * half);
     const float *panels = weights->panels;
     Coming coming = {0};
     for (int64_t layer = 0; layer < shape->num_layers; layer++) {
         float *own_tails = tails + layer * pieces * own_size;
-        normalise(hidden, padded, normed, rows, width);
-        multiply(normed, padded, rows, width, panels, qkv_width, wide, 0, &coming);
-        panels += width * qkv_width;
+        panels = before_attention(shape, &room, panels, hidden, rows, &coming);
         for (int64_t s = 0; s < num_series; s++)
             for (int64_t h = 0; h < heads; h++) {
                 const int64_t one = (layer * num_series + s) * heads + h;
                 for (int64_t n = 0; n < num_samples; n += QUERIES) {
                     const int64_t left = num_samples - n, row = s * num_samples + n;
-                    attend(left < QUERIES ? (int)left : QUERIES, wide + row * qkv_width + h * D,
-                           qkv_width, width, turn, prefix->keys + one * prefix_room * D,
+                    attend(left < QUERIES ? (int)left : QUERIES,
+                           room.wide + row * room.qkv_width + h * D, room.qkv_width, width, turn,
+                           prefix->keys + one * prefix_room * D,
                            prefix->values + one * prefix->length * D, prefix->length,
                            own_tails + ((s * heads + h) * groups * QUERIES + n) * 2 * own_size,
-                           tail_room, tail, scores, attended + row * padded + h * D, padded);
+                           tail_room, tail, room.scores, room.attended + row * room.width + h * D,
+                           room.width);
                 }
             }
         const float *next = layer + 1 < shape->num_layers ? own_tails + pieces * own_size : tails;
-        coming = (Coming){(const char *)next, 0, used, own_size * (int64_t)sizeof(float), pieces, pace};
-        multiply(attended, padded, rows, width, panels, padded, hidden, 1, &coming);
-        panels += width * padded;
-        normalise(hidden, padded, normed, rows, width);
-        multiply(normed, padded, rows, width, panels, 2 * half, wide, 0, &coming);
-        panels += width * 2 * half;
-        swiglu(wide, rows, shape->feedforward_width, half);
-        multiply(wide, 2 * half, rows, shape->feedforward_width, panels, padded, hidden, 1, &coming);
-        panels += shape->feedforward_width * padded;
+        const int64_t stride = own_size * (int64_t)sizeof(float);
+        coming = (Coming){(const char *)next, 0, used, stride, pieces, pace};
+        panels = after_attention(shape, &room, panels, hidden, rows, &coming);
     }
-    normalise(hidden, padded, hidden, rows, width);
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t k = 0; k < width; k++) hidden[r * padded + k] *= weights->final_norm[k];
+    finish(shape, weights, room.width, hidden, rows);
 }

@@ -1,4 +1,4 @@
-"""Decoding by native.c, compiled once for the machine at hand; where no compiler is, there is none.
+"""Transformers run by native.c, compiled once for the machine at hand; where no compiler is, there is none.
 
 Results are those of `model/transformer.py` up to rounding. `LLAMACAST_NATIVE=0` leaves it out.
 """
@@ -35,6 +35,8 @@ COMPILERS = ("cc", "gcc", "clang")
 LONGEST_COMPILATION = 60.0
 # QUERIES in native.c.
 GROUP = 4
+# Rows of whole sequences that are run together: their way through a layer fits into caches.
+ROWS_TOGETHER = 256
 LARGE_PAGE, MADV_HUGEPAGE = 2**21, 14
 
 
@@ -177,6 +179,55 @@ class NativeWeights:
             self.final_norm = transformer.norm.weight.detach().clone()
             self.embed = deepcopy(transformer.embed)
 
+    def run(
+        self,
+        tokens: Float[Tensor, "series time feature"],
+        turn: Rotation | None,
+        prefix: PrefixCache | None,
+    ) -> Float[Tensor, "series time width"]:
+        """What the transformer makes of whole sequences; keys and values are left in `prefix`."""
+        config = self.config
+        num_series, steps = tokens.shape[:2]
+        hidden = torch.zeros(num_series, steps, self.padded(config.width))
+        hidden[..., : config.width] = self.embed(tokens)
+        kept = (config.num_layers, num_series, config.num_heads, steps, config.head_width)
+        keys, values = torch.empty(2, *kept).unbind()
+        together = min(num_series, max(1, ROWS_TOGETHER // steps))
+        shape = self.shape()
+        rows, longest = ctypes.c_int64(together * steps), ctypes.c_int64(steps)
+        room = self.library.working_room(ctypes.byref(shape), rows, longest)
+        blocks = (steps + self.num_lanes) * config.head_width
+        floats, turns = torch.empty(room + blocks), self.turns(turn, steps)
+        self.library.run(
+            ctypes.byref(shape),
+            ctypes.byref(self.pointers()),
+            ctypes.c_int64(num_series),
+            ctypes.c_int64(steps),
+            ctypes.c_int64(together),
+            *(ctypes.c_void_p(one.data_ptr()) for one in (turns, hidden, keys, values, floats)),
+        )
+        if prefix is not None:
+            prefix.keys, prefix.values = list(keys.unbind()), list(values.unbind())
+        return hidden[..., : config.width]
+
+    def padded(self, width: int) -> int:
+        """The width of rows in whole panels."""
+        return -(-width // self.panel_width) * self.panel_width
+
+    def shape(self) -> _Shape:
+        config = self.config
+        sizes = (config.num_layers, config.num_heads, config.width, config.feedforward_width)
+        return _Shape(*sizes)
+
+    def pointers(self) -> _Weights:
+        return _Weights(self.panels.data_ptr(), self.final_norm.data_ptr())
+
+    def turns(self, turn: Rotation | None, steps: int) -> Float[Tensor, "time 2 head_width"]:
+        """Cosines and sines of each step; for no rotation, of none."""
+        if turn is not None:
+            return torch.stack(turn, dim=1).contiguous()
+        return torch.tensor([[1.0], [0.0]]).repeat(steps, 1, self.config.head_width)
+
     def _panels(self, matrices: Sequence[Tensor]) -> list[Tensor]:
         found = []
         for matrix in matrices:
@@ -202,18 +253,14 @@ class NativeDecoder:
         self.tail_length, self.length = tail_length, 0
         self.tails = torch.zeros(0)
         rows = self.num_series * num_samples
-        padded = -(-config.width // weights.panel_width) * weights.panel_width
-        self.hidden = torch.zeros(rows, padded)
-        sizes = (config.num_layers, config.num_heads, config.width, config.feedforward_width)
-        self._shape = _Shape(*sizes)
-        self._weights = _Weights(weights.panels.data_ptr(), weights.final_norm.data_ptr())
+        self.hidden = torch.zeros(rows, weights.padded(config.width))
+        self._shape, self._weights = weights.shape(), weights.pointers()
         places = (self.prefix_keys.data_ptr(), self.prefix_values.data_ptr())
         self._prefix = _Prefix(*places, length)
         longest = ctypes.c_int64(length + tail_length + 2 * lanes)
         shape = ctypes.byref(self._shape)
         room = weights.library.working_room(shape, ctypes.c_int64(rows), longest)
         self.working = torch.empty(room)
-        self.still = torch.tensor([[1.0], [0.0]]).repeat(1, config.head_width)
 
     def __call__(
         self, tokens: Float[Tensor, "series sample feature"], turn: Rotation | None
@@ -222,7 +269,7 @@ class NativeDecoder:
         self.length += 1
         width = self.weights.config.width
         self.hidden[:, :width] = self.weights.embed(tokens.flatten(0, 1))
-        turns = self.still if turn is None else torch.cat(turn)
+        turns = self.weights.turns(turn, 1)
         self.weights.library.decode(
             ctypes.byref(self._shape),
             ctypes.byref(self._weights),

@@ -16,6 +16,7 @@ from llamacast.model.frames import at_tokens
 from llamacast.model.patches import to_patches
 from llamacast.model.quantiles import Quantiles, level_of
 from llamacast.model.scaling import standardise
+from llamacast.sampling.decoder import run_context
 
 # Patches at the end of a history whose forecasts, made along the way, tell how errors persist.
 NUM_LOOKED_BACK = 12
@@ -102,7 +103,7 @@ def forecast_quantiles(
     window = model.window(
         patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device)
     )
-    hidden = model.hidden(window)
+    hidden = run_context(model.transformer, *model.inputs(window))
     back = min(NUM_LOOKED_BACK, int(num_tokens.max()) - 1)
     tokens = (num_tokens[:, None] - 1 + torch.arange(-back, num_future)).to(device)
     chosen = tokens.clamp(min=0)

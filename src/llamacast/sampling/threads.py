@@ -39,13 +39,17 @@ def _running_elsewhere() -> int:
 
 
 @contextmanager
-def considerate_threads() -> Iterator[int]:
+def considerate_threads(most: int | None = None) -> Iterator[int]:
     """Within, torch uses idle cores only, as many as are yielded; more threads than that wait.
 
-    A number of threads set by the user (`OMP_NUM_THREADS`) is left alone.
+    No more than `most`, if one can tell how many there is work for: to look how busy the machine is
+    takes longer than a short forecast. A number of threads set by the user (`OMP_NUM_THREADS`) is
+    left alone.
     """
     before = torch.get_num_threads()
-    now = before if "OMP_NUM_THREADS" in os.environ else min(before, idle_cores(before))
+    now = before if most is None else min(before, most)
+    if now > 1 and "OMP_NUM_THREADS" not in os.environ:
+        now = min(now, idle_cores(before))
     torch.set_num_threads(now)
     try:
         yield now
