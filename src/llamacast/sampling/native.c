@@ -21,8 +21,11 @@
 #define QUERIES 4                    /* samples that read a shared prefix together; GROUP in native.py */
 #define PARTS 4                      /* sums side by side, which need not wait for each other */
 #define D HEAD_WIDTH
+/* Floats of LANES steps of QUERIES samples' tails: keys, [sample][D][LANES], and then values,
+ * [sample][LANES][D]. */
+#define GROUP_BLOCK (2 * QUERIES * D * LANES)
 
-#define CACHE_LINE 64 /* bytes */
+#define CACHE_LINE 16 /* floats */
 #define LOG2_E 1.44269504f
 #define LOWEST (-1e30f)
 #define EPSILON 1e-5f
@@ -93,21 +96,24 @@ static inline lanes exp2_of(lanes x) {
     return (lanes)((whole)power + ((whole)shifted << 23));
 }
 
-/* Tails that are needed soon, in pieces that are read: fetched while products leave memory idle. */
+/* Tails that are needed soon, in the order in which they are read: fetched while products leave
+ * memory idle. */
 typedef struct {
-    const char *piece;
-    int64_t place, used, stride, pieces_left, pace;
+    const float *group;
+    int64_t groups_left, block, num_blocks, block_stride, place, pace;
 } Coming;
 
 static inline void fetch(Coming *coming) {
-    for (int64_t n = 0; n < coming->pace && coming->pieces_left; n++) {
-        __builtin_prefetch(coming->piece + coming->place, 0, 2);
+    for (int64_t n = 0; n < coming->pace && coming->groups_left; n++) {
+        const float *block = coming->group + coming->block * coming->block_stride;
+        __builtin_prefetch(block + coming->place, 0, 2);
         coming->place += CACHE_LINE;
-        if (coming->place >= coming->used) {
-            coming->place = 0;
-            coming->piece += coming->stride;
-            coming->pieces_left--;
-        }
+        if (coming->place < GROUP_BLOCK) continue;
+        coming->place = 0;
+        if (++coming->block < coming->num_blocks) continue;
+        coming->block = 0;
+        coming->group += GROUP_BLOCK;
+        coming->groups_left--;
     }
 }
 
@@ -183,65 +189,63 @@ static inline void rotate(const float *in, const float *turn, float *out) {
     }
 }
 
-/* Scores of some queries against the LANES keys of a block, and each lane's largest so far. */
+/* Scores of some queries against the LANES keys of a block. */
 static inline __attribute__((always_inline)) void score(int queries, const float query[][D],
                                                         const float *keys, float *scores,
-                                                        int64_t room, lanes *top) {
+                                                        int64_t room) {
     lanes found[QUERIES];
     for (int q = 0; q < queries; q++) found[q] = (lanes){};
     for (int k = 0; k < D; k++) {
         const lanes key = load(keys + k * LANES);
         for (int q = 0; q < queries; q++) found[q] += key * query[q][k];
     }
-    for (int q = 0; q < queries; q++) {
-        store(scores + q * room, found[q]);
-        top[q] = larger(top[q], found[q]);
+    for (int q = 0; q < queries; q++) store(scores + q * room, found[q]);
+}
+
+/* Scores to weights, which add up to what is returned; `steps` is whole lanes. */
+static inline float weigh(float *scores, int64_t steps) {
+    lanes largest = load(scores);
+    for (int64_t t = LANES; t < steps; t += LANES) largest = larger(largest, load(scores + t));
+    const float peak = largest_of(largest);
+    lanes sum = {};
+    for (int64_t t = 0; t < steps; t += LANES) {
+        const lanes power = exp2_of(load(scores + t) - peak);
+        store(scores + t, power);
+        sum += power;
     }
+    return sum_of(sum);
 }
 
 static void attend(int queries, const float *qkv, int64_t qkv_stride, int64_t width,
                    const float *turn, const float *prefix_keys, const float *prefix_values,
-                   int64_t prefix, float *tails, int64_t tail_room, int64_t tail, float *scores,
+                   int64_t prefix, float *tails, int64_t block_stride, int64_t tail, float *scores,
                    float *out, int64_t out_stride) {
     const int64_t prefix_blocks = (prefix + LANES - 1) / LANES, prefix_room = prefix_blocks * LANES;
     const int64_t tail_blocks = (tail + LANES - 1) / LANES;
-    const int64_t room = prefix_room + tail_blocks * LANES, own_size = D * tail_room;
-    float *keys = tails, *values = tails + QUERIES * own_size;
+    const int64_t room = prefix_room + tail_blocks * LANES, newest = (tail - 1) % LANES;
+    float *last_block = tails + (tail_blocks - 1) * block_stride;
     float query[QUERIES][D] = {}, total[QUERIES];
-    lanes top[QUERIES];
     head found[QUERIES];
     for (int q = 0; q < queries; q++) {
         const float *own = qkv + q * qkv_stride;
-        float *newest = keys + q * own_size + (tail_blocks - 1) * LANES * D + (tail - 1) % LANES;
+        float *keys = last_block + q * D * LANES, *values = keys + QUERIES * D * LANES;
         float key[D];
         rotate(own, turn, query[q]);
         rotate(own + width, turn, key);
-        for (int k = 0; k < D; k++) newest[k * LANES] = key[k];
-        memcpy(values + q * own_size + (tail - 1) * D, own + 2 * width, sizeof key);
+        for (int k = 0; k < D; k++) keys[k * LANES + newest] = key[k];
+        memcpy(values + newest * D, own + 2 * width, sizeof key);
     }
-    for (int q = 0; q < QUERIES; q++) {
-        top[q] = (lanes){} + LOWEST;
-        found[q] = (head){};
-    }
+    for (int q = 0; q < QUERIES; q++) found[q] = (head){};
     for (int64_t b = 0; b < prefix_blocks; b++)
-        score(QUERIES, query, prefix_keys + b * LANES * D, scores + b * LANES, room, top);
+        score(QUERIES, query, prefix_keys + b * LANES * D, scores + b * LANES, room);
     for (int q = 0; q < queries; q++)
         for (int64_t b = 0; b < tail_blocks; b++)
-            score(1, query + q, keys + q * own_size + b * LANES * D,
-                  scores + q * room + prefix_room + b * LANES, room, top + q);
+            score(1, query + q, tails + b * block_stride + q * D * LANES,
+                  scores + q * room + prefix_room + b * LANES, room);
     for (int q = 0; q < QUERIES; q++) {
         for (int64_t t = prefix; t < prefix_room; t++) scores[q * room + t] = LOWEST;
         for (int64_t t = prefix_room + tail; t < room; t++) scores[q * room + t] = LOWEST;
-    }
-    for (int q = 0; q < QUERIES; q++) {
-        const float peak = largest_of(top[q]);
-        lanes sum = {};
-        for (int64_t t = 0; t < room; t += LANES) {
-            const lanes power = exp2_of(load(scores + q * room + t) - peak);
-            store(scores + q * room + t, power);
-            sum += power;
-        }
-        total[q] = sum_of(sum);
+        total[q] = weigh(scores + q * room, room);
     }
     for (int64_t t = 0; t < prefix; t++) {
         const head value = *(const head *)(prefix_values + t * D);
@@ -250,9 +254,12 @@ static void attend(int queries, const float *qkv, int64_t qkv_stride, int64_t wi
     for (int q = 0; q < queries; q++) {
         const float *weights = scores + q * room + prefix_room;
         head parts[PARTS] = {};
-        for (int64_t t = 0; t < tail_blocks * LANES; t += PARTS)
-            for (int p = 0; p < PARTS; p++)
-                parts[p] += *(const head *)(values + q * own_size + (t + p) * D) * weights[t + p];
+        for (int64_t b = 0; b < tail_blocks; b++, weights += LANES) {
+            const float *values = tails + b * block_stride + (QUERIES + q) * D * LANES;
+            const int64_t steps = b + 1 < tail_blocks ? LANES : newest + 1;
+            for (int64_t t = 0; t < steps; t++)
+                parts[t % PARTS] += *(const head *)(values + t * D) * weights[t];
+        }
         *(head *)(out + q * out_stride) =
             (found[q] + (parts[0] + parts[1]) + (parts[2] + parts[3])) / total[q];
     }
@@ -333,30 +340,17 @@ static void attend_causally(const float *qkv, int64_t qkv_stride, int64_t width,
         const int queries = steps - first < QUERIES ? (int)(steps - first) : QUERIES;
         const int64_t seen = first + queries, used = (seen + LANES - 1) / LANES * LANES;
         float query[QUERIES][D] = {}, total[QUERIES];
-        lanes top[QUERIES];
         head found[QUERIES];
         for (int q = 0; q < QUERIES; q++) {
-            top[q] = (lanes){} + LOWEST;
             found[q] = (head){};
             if (q < queries)
                 rotate(qkv + (first + q) * qkv_stride, turns + (first + q) * 2 * D, query[q]);
         }
         for (int64_t b = 0; b < used / LANES; b++)
-            score(QUERIES, query, blocks + b * LANES * D, scores + b * LANES, room, top);
+            score(QUERIES, query, blocks + b * LANES * D, scores + b * LANES, room);
         for (int q = 0; q < QUERIES; q++) {
-            float *own = scores + q * room;
-            for (int64_t t = first + q + 1; t < used; t++) own[t] = LOWEST;
-            /* Not that of all keys of a block: one that comes later may dwarf what is seen. */
-            lanes largest = (lanes){} + LOWEST;
-            for (int64_t t = 0; t < used; t += LANES) largest = larger(largest, load(own + t));
-            const float peak = largest_of(largest);
-            lanes sum = {};
-            for (int64_t t = 0; t < used; t += LANES) {
-                const lanes power = exp2_of(load(own + t) - peak);
-                store(own + t, power);
-                sum += power;
-            }
-            total[q] = sum_of(sum);
+            for (int64_t t = first + q + 1; t < used; t++) scores[q * room + t] = LOWEST;
+            total[q] = weigh(scores + q * room, used);
         }
         for (int64_t t = 0; t < seen; t++) {
             const head value = *(const head *)(values + t * D);
@@ -406,28 +400,28 @@ void run(const Shape *shape, const Weights *weights, int64_t num_series, int64_t
  *
  * `hidden`, [series * sample][width in whole panels], holds embedded tokens and then what the
  * transformer makes of them. `turn` is the cosines and sines of the tokens' position. `tails`,
- * [layer][series][head][group of QUERIES samples], are the keys of the group's samples,
- * [sample][block][D][LANES], and then their values, [sample][step][D]: read from front to back. They
- * have room for `tail_room` steps (whole lanes), of which `tail` are taken with this one; what is
- * beyond must be finite.
+ * [block][layer][series][head][group of QUERIES samples][GROUP_BLOCK], hold `tail` steps with this
+ * one; what is beyond them is not read.
  */
 void decode(const Shape *shape, const Weights *weights, const Prefix *prefix, float *tails,
-            int64_t tail, int64_t tail_room, int64_t num_series, int64_t num_samples,
+            int64_t tail, int64_t num_series, int64_t num_samples,
             const float *turn, float *hidden, float *floats) {
     const int64_t rows = num_series * num_samples, heads = shape->num_heads, width = shape->width;
     const int64_t groups = (num_samples + QUERIES - 1) / QUERIES;
     const int64_t prefix_room = (prefix->length + LANES - 1) / LANES * LANES;
-    const int64_t own_size = D * tail_room, pieces = num_series * heads * groups * 2 * QUERIES;
-    const int64_t used = (tail + LANES - 1) / LANES * LANES * D * (int64_t)sizeof(float);
+    const int64_t num_blocks = (tail + LANES - 1) / LANES, layer_groups = num_series * heads * groups;
+    const int64_t layer_stride = layer_groups * GROUP_BLOCK;
+    const int64_t block_stride = shape->num_layers * layer_stride;
     const Room room = room_of(shape, rows, floats);
     /* Rows of weights that a tile runs through in a layer, so many times as there are tiles. */
     const int64_t depths = (room.width + room.qkv_width + 2 * room.half) * width / PANEL +
                            room.width * shape->feedforward_width / PANEL;
-    const int64_t pace = pieces * used / CACHE_LINE / (depths * (rows / TILE_ROWS + 1)) + 1;
+    const int64_t lines = num_blocks * layer_stride / CACHE_LINE;
+    const int64_t pace = lines / (depths * (rows / TILE_ROWS + 1)) + 1;
     const float *panels = weights->panels;
     Coming coming = {0};
     for (int64_t layer = 0; layer < shape->num_layers; layer++) {
-        float *own_tails = tails + layer * pieces * own_size;
+        float *own_tails = tails + layer * layer_stride;
         panels = before_attention(shape, &room, panels, hidden, rows, &coming);
         for (int64_t s = 0; s < num_series; s++)
             for (int64_t h = 0; h < heads; h++) {
@@ -438,14 +432,13 @@ void decode(const Shape *shape, const Weights *weights, const Prefix *prefix, fl
                            room.wide + row * room.qkv_width + h * D, room.qkv_width, width, turn,
                            prefix->keys + one * prefix_room * D,
                            prefix->values + one * prefix->length * D, prefix->length,
-                           own_tails + ((s * heads + h) * groups * QUERIES + n) * 2 * own_size,
-                           tail_room, tail, room.scores, room.attended + row * room.width + h * D,
+                           own_tails + ((s * heads + h) * groups + n / QUERIES) * GROUP_BLOCK,
+                           block_stride, tail, room.scores, room.attended + row * room.width + h * D,
                            room.width);
                 }
             }
-        const float *next = layer + 1 < shape->num_layers ? own_tails + pieces * own_size : tails;
-        const int64_t stride = own_size * (int64_t)sizeof(float);
-        coming = (Coming){(const char *)next, 0, used, stride, pieces, pace};
+        const float *next = layer + 1 < shape->num_layers ? own_tails + layer_stride : tails;
+        coming = (Coming){next, layer_groups, 0, num_blocks, block_stride, 0, pace};
         panels = after_attention(shape, &room, panels, hidden, rows, &coming);
     }
     finish(shape, weights, room.width, hidden, rows);

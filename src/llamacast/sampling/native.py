@@ -12,14 +12,14 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from jaxtyping import Float
@@ -37,7 +37,8 @@ LONGEST_COMPILATION = 60.0
 GROUP = 4
 # Rows of whole sequences that are run together: their way through a layer fits into caches.
 ROWS_TOGETHER = 256
-LARGE_PAGE, MADV_HUGEPAGE = 2**21, 14
+# Of tails, by each thread between forecasts.
+MOST_KEPT_BYTES = 64 * 2**20
 
 
 class _Shape(ctypes.Structure):
@@ -251,7 +252,10 @@ class NativeDecoder:
         self.prefix_keys = keys.unflatten(3, (-1, lanes)).mT.contiguous()
         self.prefix_values = torch.stack(prefix.values)
         self.tail_length, self.length = tail_length, 0
-        self.tails = torch.zeros(0)
+        blocks, groups = -(-tail_length // lanes), -(-num_samples // GROUP)
+        tail = 2 * config.num_layers * self.num_series * config.width * GROUP * groups * lanes
+        self.tails = _KEPT.take(blocks * tail)
+        finalize(self, _KEPT.give, self.tails)
         rows = self.num_series * num_samples
         self.hidden = torch.zeros(rows, weights.padded(config.width))
         self._shape, self._weights = weights.shape(), weights.pointers()
@@ -265,8 +269,8 @@ class NativeDecoder:
     def __call__(
         self, tokens: Float[Tensor, "series sample feature"], turn: Rotation | None
     ) -> Float[Tensor, "series sample width"]:
-        self._make_room()
         self.length += 1
+        assert self.length <= self.tail_length, "a decoder has room for the steps it was made for"
         width = self.weights.config.width
         self.hidden[:, :width] = self.weights.embed(tokens.flatten(0, 1))
         turns = self.weights.turns(turn, 1)
@@ -276,7 +280,6 @@ class NativeDecoder:
             ctypes.byref(self._prefix),
             ctypes.c_void_p(self.tails.data_ptr()),
             ctypes.c_int64(self.length),
-            ctypes.c_int64(self.tails.shape[-2] * self.weights.num_lanes),
             ctypes.c_int64(self.num_series),
             ctypes.c_int64(self.num_samples),
             ctypes.c_void_p(turns.data_ptr()),
@@ -285,34 +288,24 @@ class NativeDecoder:
         )
         return self.hidden[:, :width].unflatten(0, (-1, self.num_samples))
 
-    def _make_room(self) -> None:
-        """Double the room of tails that are full: room that is not taken is slow to step over."""
-        config, lanes = self.weights.config, self.weights.num_lanes
-        taken = self.tails.shape[-2] if self.tails.numel() else 0
-        if self.length < taken * lanes:
-            return
-        blocks = min(max(1, 2 * taken), -(-self.tail_length // lanes))
-        assert blocks > taken, "a decoder has room for the steps that it was made for"
-        groups = -(-self.num_samples // GROUP)
-        shape = (config.num_layers, self.num_series, config.num_heads, groups, 2, GROUP)
-        # What is beyond the last step is weighted with next to nothing, which must meet a number.
-        whole = (*shape, blocks, lanes * config.head_width)
-        grown = _on_large_pages(math.prod(whole)).view(whole).zero_()
-        if taken:
-            grown[..., :taken, :] = self.tails
-        self.tails = grown
+
+class _Kept(threading.local):
+    """Tails that a thread is done with: memory that was touched before is quicker to come by."""
+
+    def __init__(self) -> None:
+        self.floats = torch.empty(0)
+
+    def take(self, size: int) -> Tensor:
+        """At least so many floats, which hold anything."""
+        taken, self.floats = self.floats, torch.empty(0)
+        return taken if len(taken) >= size else torch.empty(size)
+
+    def give(self, floats: Tensor) -> None:
+        if 4 * len(floats) <= MOST_KEPT_BYTES:
+            self.floats = floats
 
 
-def _on_large_pages(size: int) -> Tensor:
-    """Room for `size` floats: on Linux in few large pages, since thousands of small ones, each
-    handed out when it is first touched, take a tenth of the time of a forecast."""
-    if sys.platform != "linux":
-        return torch.empty(size)
-    room = torch.empty(size + LARGE_PAGE // 4)
-    skipped = -room.data_ptr() % LARGE_PAGE
-    place, length = ctypes.c_void_p(room.data_ptr() + skipped), ctypes.c_size_t(4 * size)
-    ctypes.CDLL(None).madvise(place, length, MADV_HUGEPAGE)  # advice: nothing is lost if it fails
-    return room[skipped // 4 :][:size]
+_KEPT = _Kept()
 
 
 _KNOWN: WeakKeyDictionary[Transformer, tuple[object, NativeWeights]] = WeakKeyDictionary()
