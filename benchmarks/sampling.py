@@ -102,7 +102,6 @@ def profile(model: LagLlama, run: Request) -> dict[str, float]:
         "prefill": (engine, "prefill"),
         "tokens": (engine, "make_tokens"),
         "native code and embedding": (native.NativeDecoder, "__call__"),
-        "room for tails": (native.NativeDecoder, "_make_room"),
         "heads": (type(model), "distribution"),
     }
     found = dict.fromkeys(parts, 0.0)
@@ -125,7 +124,6 @@ def profile(model: LagLlama, run: Request) -> dict[str, float]:
     finally:
         for name, (owner, attribute) in parts.items():
             setattr(owner, attribute, known[name])
-    found["native code and embedding"] -= found["room for tails"]
     found["lags, draws and the rest"] = whole - sum(found.values())
     return {name: spent / whole for name, spent in found.items()}
 

@@ -13,7 +13,7 @@ from llamacast.model.config import lag_llama
 from llamacast.model.lag_llama import LagLlama
 from llamacast.model.transformer import rotation
 from llamacast.sampling import decoder, native
-from llamacast.sampling.cache import PrefixCache
+from llamacast.sampling.cache import PrefixCache, bytes_per_sample, bytes_per_series
 from llamacast.sampling.decoder import TorchDecoder, run_context
 from llamacast.sampling.engine import groups, sample_paths
 from llamacast.sampling.native import NativeDecoder, native_weights
@@ -126,16 +126,74 @@ def test_a_path_does_not_depend_on_those_beside_it():
         assert torch.equal(alone, together[:, :, rows])
 
 
-def test_weights_that_changed_are_read_again():
+def by_data(net):
+    net.blocks[0].attention.value.weight.data.mul_(2.0)
+
+
+def by_numpy(net):
+    net.blocks[1].feedforward.gate.weight.detach().numpy()[:] *= 2.0
+
+
+def by_a_fused_optimiser(net):
+    for weight in net.parameters():
+        weight.grad = torch.ones_like(weight)
+    torch.optim.AdamW(net.parameters(), fused=True).step()
+
+
+def by_another_parameter(net):
+    for _ in range(2):
+        value = net.blocks[0].attention.value
+        value.weight = torch.nn.Parameter(2.0 * value.weight.detach())
+
+
+def in_place(net):
+    with torch.no_grad():
+        net.norm.weight.mul_(2.0)
+
+
+@pytest.mark.parametrize(
+    "change", [in_place, by_data, by_numpy, by_a_fused_optimiser, by_another_parameter]
+)
+def test_weights_that_changed_are_read_again(change):
     net = transformer()
     before = native_weights(net)
     assert native_weights(net) is before
+    change(net)
+    tokens = torch.randn(2, 9, net.config.num_features)
+    turn = rotation(torch.arange(9), 9, net.config)
     with torch.no_grad():
+        expected = net(tokens, turn, PrefixCache())
+        torch.testing.assert_close(run_context(net, tokens, turn), expected, rtol=1e-4, atol=2e-5)
+    assert native_weights(net) is not before
+
+
+def test_torchs_defaults_change_nothing():
+    model, *window = model_and_window()
+    draws = uniforms(["a", "b"], 0, 8, 40)
+    expected = sample_paths(model, *window, draws)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = sample_paths(model, *window, draws)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_made_in_inference_mode_serve():
+    with torch.inference_mode():
+        net = transformer()
+        before = native_weights(net)
+        assert before is not None
+        assert native_weights(net) is before
         net.blocks[0].attention.value.weight.mul_(2.0)
-    changed = native_weights(net)
-    assert changed is not None
-    assert before is not None
-    assert not torch.equal(changed.panels, before.panels)
+        assert native_weights(net) is not before
+
+
+def test_where_gradients_are_wanted_torch_serves():
+    net = transformer()
+    tokens = torch.randn(1, 5, net.config.num_features)
+    run_context(net, tokens, rotation(torch.arange(5), 5, net.config)).sum().backward()
+    assert net.blocks[0].attention.value.weight.grad is not None
 
 
 def test_only_float32_on_a_cpu_is_native():
@@ -183,6 +241,31 @@ def test_a_compiler_that_does_not_know_the_machine_serves(fresh, monkeypatch, tm
 def test_without_a_working_compiler_torch_serves(fresh, monkeypatch, tmp_path, script):
     monkeypatch.setattr(native, "LONGEST_COMPILATION", 0.5)
     compiler(tmp_path, monkeypatch, script)
+    assert native_weights(transformer()) is None
+
+
+def test_a_compiler_that_is_not_there_is_passed_over(fresh, monkeypatch):
+    monkeypatch.setenv("CC", "/nowhere/cc -O0")
+    assert native_weights(transformer()) is not None
+
+
+def test_a_stored_file_that_does_not_load_is_made_anew(fresh):
+    assert native_weights(transformer()) is not None
+    (made,) = fresh.iterdir()
+    native._library.cache_clear()
+    made.unlink()  # not written over: it is mapped
+    made.write_text("nonsense")
+    assert native_weights(transformer()) is not None
+    assert made.stat().st_size > 1000
+
+
+def test_without_a_home_torch_serves(fresh, monkeypatch):
+    def nobody(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("LLAMACAST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(native.Path, "expanduser", nobody)
     assert native_weights(transformer()) is None
 
 
@@ -268,15 +351,37 @@ def test_whole_contexts_are_those_of_torch(num_heads, head_width, rotary, num_se
 
 
 def test_what_comes_later_changes_nothing():
-    """Not even where a later key would take all the weight."""
+    """Not even where it is no number; 18 is within a group of queries."""
     net = transformer()
     tokens = torch.randn(1, 30, net.config.num_features)
     turn = rotation(torch.arange(30), 30, net.config)
     changed = tokens.clone()
-    changed[:, 18:] *= 1e4
+    changed[:, 18:] = torch.nan
     weights = native_weights(net)
     assert weights is not None
     weights.embed = lambda x: (x.double() @ net.embed.weight.double().mT).float()
     with torch.no_grad():
         before, after_change = (run_context(net, one, turn) for one in (tokens, changed))
     assert torch.equal(before[:, :18], after_change[:, :18])
+
+
+def test_what_is_kept_of_another_forecast_is_not_read():
+    net = transformer()
+    prefix = after(net, 1, 9)
+    expected = native_steps(net, prefix, 1, 6, 20)
+    native._KEPT.give(torch.full((1_000_000,), torch.nan))
+    assert torch.equal(native_steps(net, prefix, 1, 6, 20), expected)
+
+
+@pytest.mark.parametrize(("num_samples", "horizon"), [(1, 2), (4, 20), (50, 97), (100, 24)])
+def test_memory_is_what_is_planned(num_samples, horizon):
+    net = transformer()
+    prefix, length = after(net, 2, 40), 40
+    weights = native_weights(net)
+    assert weights is not None
+    native._KEPT.give(torch.empty(0))
+    decode = NativeDecoder(weights, prefix, num_samples, horizon - 1)
+    taken = 4 * len(decode.tails) + 4 * (decode.prefix_keys.numel() + decode.prefix_values.numel())
+    paths = -(-num_samples // native.GROUP) * native.GROUP
+    each = bytes_per_sample(net.config, length, horizon, 4)
+    assert taken <= 2 * (paths * each + bytes_per_series(net.config, length, 4))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def run_context(
     prefix: PrefixCache | None = None,
 ) -> Float[Tensor, "series time width"]:
     """What a transformer makes of whole contexts; keys and values are left in `prefix`."""
-    weights = native_weights(transformer)
+    weights = None if torch.is_grad_enabled() else native_weights(transformer)
     if weights is not None:
         return weights.run(tokens, turn, prefix)
     hidden: Tensor = transformer(tokens, turn, CausalAttention() if prefix is None else prefix)

@@ -69,9 +69,11 @@ def plan(
     joint: bool,
 ) -> tuple[list[Part], int]:
     """Parts of a request for `model`, and how many of them fit into the budget at a time."""
-    num_paths = num_samples if joint else 1
+    num_paths = num_samples if joint else GROUP  # the memory of one path is that of a group
     weights = model.transformer.norm.weight
     series_bytes = bytes_per_series(model.config, context_length, weights.element_size())
+    if weights.device.type == "cpu":
+        series_bytes *= 2  # the prefix once more, in the order of native code
     sample_bytes = bytes_per_sample(model.config, context_length, horizon, weights.element_size())
     part_bytes = budget_bytes
     if weights.device.type == "cpu":
@@ -130,7 +132,8 @@ def sample_paths(
 
 
 def groups(num_series: int, num_samples: int, together: int | None) -> list[Part]:
-    """Paths that are drawn side by side: all of them, or at least two groups of few rows each.
+    """Paths that are drawn side by side: all of them, or at least two groups of few rows each, if
+    there are more than four.
 
     All samples of a series before another series, as they share its prefix. Two groups, so that two
     threads have work; they must not depend on how many threads there are.
@@ -261,15 +264,12 @@ def decode_step(
     """Feed the last value of each path; the distribution of its next one, `(series, sample)`."""
     num_samples = lags.shape[1]
     seen = known.observed[:, step, None].expand_as(lags)
-    tokens = make_tokens(
-        Lags(lags.flatten(0, 1)[:, None], seen.flatten(0, 1)[:, None]),
-        window.statistics.repeat_interleave(num_samples, dim=0),
-        known.calendar[:, step, None].repeat_interleave(num_samples, dim=0),
-        model.config,
-    )
+    calendar = known.calendar[:, step, None].expand(-1, num_samples, -1)
+    # Samples stand side by side, where a context's steps would.
+    tokens = make_tokens(Lags(lags, seen), window.statistics, calendar, model.config)
     turns = known.turns
     turn = turns and (turns[0][step : step + 1], turns[1][step : step + 1])
-    hidden = decoder(tokens.view(*lags.shape[:2], -1), turn)
+    hidden = decoder(tokens, turn)
     return model.distribution(hidden, Lags(lags, seen), window.scale)
 
 

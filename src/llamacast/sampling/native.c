@@ -31,7 +31,7 @@
 #define EPSILON 1e-5f
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float head __attribute__((vector_size(4 * D), aligned(4), may_alias));
 
 typedef struct {
@@ -56,7 +56,7 @@ static inline lanes load(const float *from) { return *(const lanes *)from; }
 static inline void store(float *to, lanes x) { *(lanes *)to = x; }
 
 static inline lanes larger(lanes a, lanes b) {
-    whole mask = a > b;
+    const whole mask = (whole)(a > b);
     return (lanes)(((whole)a & mask) | ((whole)b & ~mask));
 }
 
@@ -242,7 +242,7 @@ static void attend(int queries, const float *qkv, int64_t qkv_stride, int64_t wi
         for (int64_t b = 0; b < tail_blocks; b++)
             score(1, query + q, tails + b * block_stride + q * D * LANES,
                   scores + q * room + prefix_room + b * LANES, room);
-    for (int q = 0; q < QUERIES; q++) {
+    for (int q = 0; q < queries; q++) {
         for (int64_t t = prefix; t < prefix_room; t++) scores[q * room + t] = LOWEST;
         for (int64_t t = prefix_room + tail; t < room; t++) scores[q * room + t] = LOWEST;
         total[q] = weigh(scores + q * room, room);
@@ -348,14 +348,18 @@ static void attend_causally(const float *qkv, int64_t qkv_stride, int64_t width,
         }
         for (int64_t b = 0; b < used / LANES; b++)
             score(QUERIES, query, blocks + b * LANES * D, scores + b * LANES, room);
-        for (int q = 0; q < QUERIES; q++) {
+        for (int q = 0; q < queries; q++) {
             for (int64_t t = first + q + 1; t < used; t++) scores[q * room + t] = LOWEST;
             total[q] = weigh(scores + q * room, used);
         }
-        for (int64_t t = 0; t < seen; t++) {
+        for (int64_t t = 0; t < first; t++) {
             const head value = *(const head *)(values + t * D);
             for (int q = 0; q < QUERIES; q++) found[q] += value * scores[q * room + t];
         }
+        /* Not even a weight of next to nothing for what comes later: it may not be a number. */
+        for (int q = 0; q < queries; q++)
+            for (int64_t t = first; t <= first + q; t++)
+                found[q] += *(const head *)(values + t * D) * scores[q * room + t];
         for (int q = 0; q < queries; q++)
             *(head *)(out + (first + q) * out_stride) = found[q] / total[q];
     }

@@ -12,10 +12,13 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llamacast.model.config import TransformerShape
 from llamacast.model.transformer import Block, Rotation, Transformer
 from llamacast.sampling.cache import PrefixCache
 
@@ -37,6 +41,8 @@ LONGEST_COMPILATION = 60.0
 GROUP = 4
 # Rows of whole sequences that are run together: their way through a layer fits into caches.
 ROWS_TOGETHER = 256
+# Of so many weights one is looked at to see whether they have changed.
+PROBE = 61
 # Of tails, by each thread between forecasts.
 MOST_KEPT_BYTES = 64 * 2**20
 
@@ -62,18 +68,24 @@ class _Prefix(ctypes.Structure):
 @cache
 def _library(head_width: int) -> ctypes.CDLL | None:
     """The compiled code for heads of a width; None where it cannot be had."""
-    if os.environ.get("LLAMACAST_NATIVE") == "0":
+    # On Windows gcc keeps wide vectors where the stack is not aligned for them (its bug 54412).
+    if os.environ.get("LLAMACAST_NATIVE") == "0" or sys.platform == "win32":
         return None
     try:
-        library = ctypes.CDLL(str(_compiled(head_width)))
-    except (OSError, subprocess.SubprocessError):
+        return _compiled(head_width)
+    except (OSError, AttributeError, subprocess.SubprocessError):
         return None
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """Raises OSError or AttributeError where it is not what was compiled."""
+    library = ctypes.CDLL(str(path))
     for name in ("num_lanes", "panel_width", "working_room"):
         getattr(library, name).restype = ctypes.c_int64
     return library
 
 
-def _compiled(head_width: int) -> Path:
+def _compiled(head_width: int) -> ctypes.CDLL:
     """Compile native.c, unless this has been done before.
 
     Raises:
@@ -81,62 +93,92 @@ def _compiled(head_width: int) -> Path:
         subprocess.SubprocessError: if it fails.
     """
     source = files("llamacast.sampling").joinpath("native.c").read_bytes()
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise OSError("no C compiler")
+    compiler = _compiler()
     told = (source, compiler, OPTIONS, TUNINGS, head_width, _processor())
     digest = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
-    target = _cache_directory() / f"decode-{digest}.so"
+    target = _cache_directory() / f"native-{digest}.so"
     if target.exists():
-        return target
+        with suppress(OSError, AttributeError):
+            return _load(target)  # else once more
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         code, made = Path(directory) / "native.c", Path(directory) / target.name
         code.write_bytes(source)
-        command = [*compiler.split(), *OPTIONS, f"-DHEAD_WIDTH={head_width}", str(code)]
+        command = [*compiler, *OPTIONS, f"-DHEAD_WIDTH={head_width}", str(code)]
         for tuning in TUNINGS:
             done = subprocess.run(
                 [*command, *tuning, "-o", str(made)],
-                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # pipes would be waited for beyond the limit
+                stderr=subprocess.DEVNULL,
                 timeout=LONGEST_COMPILATION,
                 check=tuning == TUNINGS[-1],
             )
             if done.returncode == 0:
                 break
+        library = _load(made)
         os.replace(made, target)  # whole or not at all, whoever else compiles just now
-    return target
+    return library
+
+
+def _compiler() -> list[str]:
+    asked = os.environ.get("CC", "").split()
+    if asked and shutil.which(asked[0]):
+        return asked
+    found = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if found is None:
+        raise OSError("no C compiler")
+    return [found]
 
 
 def _cache_directory() -> Path:
     if "LLAMACAST_CACHE" in os.environ:
         return Path(os.environ["LLAMACAST_CACHE"])
-    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
-    return Path(home).expanduser() / "llamacast"
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError as error:
+        raise OSError("no home directory") from error
+    return home / "llamacast"
 
 
 def _processor() -> str:
     """What tells processors apart that may share a cache directory."""
+    told = f"{platform.machine()} {platform.processor()}"
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first, *_ = Path("/proc/cpuinfo").read_text().split("\n\n")
     except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+        return told
+    # Clocks and the like change from look to look.
+    stays = ("flags", "features", "isa", "model", "cpu", "uarch", "vendor")
+    lines = [line for line in first.splitlines() if line.lower().startswith(stays)]
+    return "\n".join([told, *(line for line in lines if "MHz" not in line)])
 
 
 def native_weights(transformer: Transformer) -> NativeWeights | None:
-    """A transformer's weights, once in each of their versions; None where native code cannot serve."""
-    if not _serves(transformer):
+    """A transformer's weights, once in each of their versions; None where native code cannot serve.
+
+    That weights have changed is seen by their versions, or, where torch counts none (changes by
+    `.data`, by numpy, by fused optimisers), by a sample of their values.
+    """
+    weights = list(transformer.parameters())
+    if not _serves(transformer.config, weights):
         return None
-    versions = tuple((weight.data_ptr(), weight._version) for weight in transformer.parameters())
+    versions = [
+        (weight.data_ptr(), None if weight.is_inference() else weight._version)
+        for weight in weights
+    ]
+    with torch.no_grad():
+        sample = torch.cat([weight.view(-1)[::PROBE] for weight in weights])
     known = _KNOWN.get(transformer)
-    if known is None or known[0] != versions:
-        known = _KNOWN[transformer] = versions, NativeWeights(transformer)
-    return known[1]
+    if known is None or known.versions != versions or not torch.equal(known.sample, sample):
+        # Weights are held, so that no others come to lie where they lay.
+        known = _Known(versions, sample, weights, NativeWeights(transformer))
+        _KNOWN[transformer] = known
+    return known.native
 
 
-def _serves(transformer: Transformer) -> bool:
-    weight, config = transformer.norm.weight, transformer.config
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+def _serves(config: TransformerShape, weights: Sequence[Tensor]) -> bool:
+    if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in weights):
         return False
     if config.head_width < 4 or config.head_width & (config.head_width - 1):
         return False
@@ -189,16 +231,16 @@ class NativeWeights:
         """What the transformer makes of whole sequences; keys and values are left in `prefix`."""
         config = self.config
         num_series, steps = tokens.shape[:2]
-        hidden = torch.zeros(num_series, steps, self.padded(config.width))
+        hidden = _zeros(num_series, steps, self.padded(config.width))
         hidden[..., : config.width] = self.embed(tokens)
         kept = (config.num_layers, num_series, config.num_heads, steps, config.head_width)
-        keys, values = torch.empty(2, *kept).unbind()
+        keys, values = _zeros(2, *kept).unbind()
         together = min(num_series, max(1, ROWS_TOGETHER // steps))
         shape = self.shape()
         rows, longest = ctypes.c_int64(together * steps), ctypes.c_int64(steps)
         room = self.library.working_room(ctypes.byref(shape), rows, longest)
         blocks = (steps + self.num_lanes) * config.head_width
-        floats, turns = torch.empty(room + blocks), self.turns(turn, steps)
+        floats, turns = _room(room + blocks), self.turns(turn, steps)
         self.library.run(
             ctypes.byref(shape),
             ctypes.byref(self.pointers()),
@@ -226,8 +268,10 @@ class NativeWeights:
     def turns(self, turn: Rotation | None, steps: int) -> Float[Tensor, "time 2 head_width"]:
         """Cosines and sines of each step; for no rotation, of none."""
         if turn is not None:
-            return torch.stack(turn, dim=1).contiguous()
-        return torch.tensor([[1.0], [0.0]]).repeat(steps, 1, self.config.head_width)
+            return torch.stack(turn, dim=1).to("cpu", torch.float32).contiguous()
+        turns = _zeros(steps, 2, self.config.head_width)
+        turns[:, 0] = 1.0
+        return turns
 
     def _panels(self, matrices: Sequence[Tensor]) -> list[Tensor]:
         found = []
@@ -257,14 +301,14 @@ class NativeDecoder:
         self.tails = _KEPT.take(blocks * tail)
         finalize(self, _KEPT.give, self.tails)
         rows = self.num_series * num_samples
-        self.hidden = torch.zeros(rows, weights.padded(config.width))
+        self.hidden = _zeros(rows, weights.padded(config.width))
         self._shape, self._weights = weights.shape(), weights.pointers()
         places = (self.prefix_keys.data_ptr(), self.prefix_values.data_ptr())
         self._prefix = _Prefix(*places, length)
         longest = ctypes.c_int64(length + tail_length + 2 * lanes)
         shape = ctypes.byref(self._shape)
         room = weights.library.working_room(shape, ctypes.c_int64(rows), longest)
-        self.working = torch.empty(room)
+        self.working = _room(room)
 
     def __call__(
         self, tokens: Float[Tensor, "series sample feature"], turn: Rotation | None
@@ -286,19 +330,29 @@ class NativeDecoder:
             ctypes.c_void_p(self.hidden.data_ptr()),
             ctypes.c_void_p(self.working.data_ptr()),
         )
-        return self.hidden[:, :width].unflatten(0, (-1, self.num_samples))
+        # The next step is written over this one.
+        return self.hidden[:, :width].clone().unflatten(0, (-1, self.num_samples))
+
+
+def _room(size: int) -> Tensor:
+    """So many floats, which hold anything, as native.c wants them, whatever torch's defaults are."""
+    return torch.empty(size, dtype=torch.float32, device="cpu")
+
+
+def _zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
 class _Kept(threading.local):
     """Tails that a thread is done with: memory that was touched before is quicker to come by."""
 
     def __init__(self) -> None:
-        self.floats = torch.empty(0)
+        self.floats = _room(0)
 
     def take(self, size: int) -> Tensor:
         """At least so many floats, which hold anything."""
-        taken, self.floats = self.floats, torch.empty(0)
-        return taken if len(taken) >= size else torch.empty(size)
+        taken, self.floats = self.floats, _room(0)
+        return taken if len(taken) >= size else _room(size)
 
     def give(self, floats: Tensor) -> None:
         if 4 * len(floats) <= MOST_KEPT_BYTES:
@@ -308,4 +362,12 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
-_KNOWN: WeakKeyDictionary[Transformer, tuple[object, NativeWeights]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Known:
+    versions: object
+    sample: Tensor
+    held: Sequence[Tensor]
+    native: NativeWeights
+
+
+_KNOWN: WeakKeyDictionary[Transformer, _Known] = WeakKeyDictionary()
