@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from llamacast.model.config import LagLlamaConfig, lag_llama, official_lag_llama
 from llamacast.model.lag_llama import LagLlama, ScaledWindow
+from llamacast.sampling import decoder
 from llamacast.sampling.cache import bytes_per_sample, bytes_per_series
 from llamacast.sampling.engine import plan_parts, sample_paths
 from llamacast.sampling.streams import uniforms
@@ -32,6 +33,13 @@ CONFIGS = {
 }
 NAMES = ("a", "b", "c")
 CONTEXT, HORIZON, SAMPLES = 12, 7, 5
+
+
+@pytest.fixture(params=["native", "torch"], autouse=True)
+def decoding(request, monkeypatch):
+    """Everything holds with native code (where there is a compiler) and without."""
+    if request.param == "torch":
+        monkeypatch.setattr(decoder, "native_weights", lambda transformer: None)
 
 
 def small_model(config: LagLlamaConfig) -> LagLlama:

@@ -168,7 +168,7 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
         for weight in weights
     ]
     with torch.no_grad():
-        sample = torch.cat([weight.view(-1)[::PROBE] for weight in weights])
+        sample = torch.cat([weight.flatten()[::PROBE] for weight in weights])
     known = _KNOWN.get(transformer)
     if known is None or known.versions != versions or not torch.equal(known.sample, sample):
         # Weights are held, so that no others come to lie where they lay.
