@@ -1,4 +1,4 @@
-"""What a measurement was made on, in words."""
+"""What a measurement was made on, in words, and where its report goes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+from pathlib import Path
 
 import torch
 
@@ -17,3 +18,11 @@ def told() -> str:
         f"shared cores, Python {platform.python_version()}, torch {torch.__version__}, by "
         f"`python {shlex.join(sys.argv)}`"
     )
+
+
+def publish(lines: list[str], path: Path) -> None:
+    """Write a report, and what it was measured on; show it, too."""
+    report = "\n".join([*lines, "", f"Measured {told()}.", ""])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report)
+    print(report)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import told
+from machine import publish
 
 import llamacast
 
@@ -98,10 +98,7 @@ def main() -> None:
         f"{one['above']:.0f} | {one['seconds']:.1f} |"
         for one in found
     ]
-    lines += ["", f"Measured {told()}.", ""]
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "memory.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+    publish(lines, arguments.output / "memory.md")
     print(json.dumps({"memory": found}))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
-from machine import told
+from machine import publish
 
 import llamacast
 from llamacast.data.frame import read_panel
@@ -119,10 +119,7 @@ def main() -> None:
         f"{loss['independent', n]:.2%} | {loss['spread evenly', n]:.2%} | {worth[n]:.0f} |"
         for n in NUMBERS
     ]
-    lines += ["", f"Measured {told()}.", ""]
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "paths.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+    publish(lines, arguments.output / "paths.md")
     print(json.dumps({"worth": worth}))
 
 

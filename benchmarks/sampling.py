@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from machine import publish
 
 import llamacast
 from llamacast.model.lag_llama import LagLlama
@@ -158,7 +159,7 @@ def measure(model: LagLlama, arguments: argparse.Namespace, context: int, horizo
     }
 
 
-def write(found: list[dict], arguments: argparse.Namespace, machine: str) -> str:
+def told(found: list[dict], arguments: argparse.Namespace) -> list[str]:
     lines = [
         "# Sampling of Lag-Llama",
         "",
@@ -195,13 +196,10 @@ def write(found: list[dict], arguments: argparse.Namespace, machine: str) -> str
     for one in found:
         shares = " | ".join(f"{one['profile'][name]:.0%}" for name in names)
         lines.append(f"| {one['context']} / {one['horizon']} | {shares} |")
-    lines += ["", f"Measured {machine}.", ""]
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:
-    from machine import told
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--context", type=int, help="one request in place of four")
     parser.add_argument("--horizon", type=int, default=24)
@@ -221,10 +219,7 @@ def main() -> None:
     for context, horizon in requests:
         found.append(measure(model, arguments, context, horizon))
         print(f"{context} / {horizon}: {found[-1]['seconds']:.3f} s a series", flush=True)
-    report = write(found, arguments, told())
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "sampling.md").write_text(report)
-    print(report)
+    publish(told(found, arguments), arguments.output / "sampling.md")
     print(json.dumps({"sampling": found}))
 
 

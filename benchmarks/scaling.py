@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import told
+from machine import publish
 from matplotlib.figure import Figure
 
 import llamacast
@@ -90,11 +90,8 @@ def main() -> None:
         cells = " | ".join(f"{size}: {one:.2f}" for size, one in zip(sizes, spent, strict=True))
         lines.append(f"| {name} | {cells} |")
     figure.axes[0].set_ylabel("seconds")
-    lines += ["", f"Measured {told()}.", ""]
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    publish(lines, arguments.output / "scaling.md")
     figure.savefig(arguments.output / "scaling.png", dpi=110)
-    (arguments.output / "scaling.md").write_text("\n".join(lines))
-    print("\n".join(lines))
     told_sizes = [
         {"varies": name, "size": size, "seconds": s} for (name, size), s in medians.items()
     ]

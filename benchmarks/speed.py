@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from machine import told
+from machine import publish
 
 import llamacast
 
@@ -157,10 +157,7 @@ def main() -> None:
             rates[one.name].append(calls * one.together / spent)
             waits[one.name].append(seconds(one, alone))
         print(f"round {number + 1} of {asked.rounds}", flush=True)
-    report = write(racers, rates, waits, asked)
-    asked.output.mkdir(parents=True, exist_ok=True)
-    (asked.output / "speed.md").write_text(report)
-    print(report)
+    publish(table(racers, rates, waits, asked), asked.output / "speed.md")
     found = [
         {
             "forecaster": one.name,
@@ -173,12 +170,12 @@ def main() -> None:
     print(json.dumps({"speed": found}))
 
 
-def write(
+def table(
     racers: list[Contender],
     rates: dict[str, list[float]],
     waits: dict[str, list[float]],
     asked: argparse.Namespace,
-) -> str:
+) -> list[str]:
     lines = [
         "# Speed",
         "",
@@ -200,9 +197,7 @@ def write(
             f"| {one.name} | {one.together} | {rate:.3g} ({low:.3g} to {high:.3g}) | {faster:.3g} "
             f"| {1e3 * wait:.3g} ({soonest:.3g} to {latest:.3g}) | {sooner:.3g} |"
         )
-    lines += ["", "Lag-Llama's sampling by itself: [sampling.md](sampling.md).", ""]
-    lines += [f"Measured {told()}.", ""]
-    return "\n".join(lines)
+    return [*lines, "", "Lag-Llama's sampling by itself: [sampling.md](sampling.md)."]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine import publish
+
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "examples" / "data" / "pedestrians.csv"
 ROUNDS = 5
@@ -40,8 +42,6 @@ import json; print(json.dumps(told))
 
 
 def main() -> None:
-    from machine import told
-
     found: dict[str, dict[str, list[float]]] = {"cria": {}, "lag-llama": {}}
     with tempfile.TemporaryDirectory() as directory:
         for _ in range(ROUNDS):
@@ -71,9 +71,7 @@ def main() -> None:
     for name in found["cria"]:
         cells = [f"{1e3 * statistics.median(steps[name]):.0f}" for steps in found.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", f"Measured {told()}.", ""]
-    (HERE / "results" / "startup.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+    publish(lines, HERE / "results" / "startup.md")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 /* A LLaMA transformer in float32, by one thread: over whole sequences, and over the newest step of
  * many sample paths.
  *
- * Compiled for the machine at hand by native.py, which tells HEAD_WIDTH (a power of two) and makes
- * the arrays. Products with weights hold a tile of the result in registers while they run through
+ * Compiled for the machine at hand by native.py, which tells HEAD_WIDTH (a power of two), QUERIES (how
+ * many samples read a shared prefix together) and EPSILON (of norms), and makes the arrays. Products with weights hold a tile of the result in registers while they run through
  * a panel of weights, which lies in memory in the order in which it is read. Whatever the number of
  * rows, each result is the same sum in the same order.
  */
@@ -18,7 +18,6 @@
 #endif
 #define TILE_VECTORS 3
 #define PANEL (TILE_VECTORS * LANES) /* columns of a panel of weights */
-#define QUERIES 4                    /* samples that read a shared prefix together; GROUP in native.py */
 #define PARTS 4                      /* sums side by side, which need not wait for each other */
 #define D HEAD_WIDTH
 /* Floats of LANES steps of QUERIES samples' tails: keys, [sample][D][LANES], and then values,
@@ -28,7 +27,6 @@
 #define CACHE_LINE 16 /* floats */
 #define LOG2_E 1.44269504f
 #define LOWEST (-1e30f)
-#define EPSILON 1e-5f
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -216,6 +214,11 @@ static inline float weigh(float *scores, int64_t steps) {
     return sum_of(sum);
 }
 
+/* Attention of the newest step of some samples of a head to their prefix and to their own tails.
+ *
+ * `qkv` and `out` are the head's part of the samples' rows. Queries come in units in which the
+ * softmax is of powers of two.
+ */
 static void attend(int queries, const float *qkv, int64_t qkv_stride, int64_t width,
                    const float *turn, const float *prefix_keys, const float *prefix_values,
                    int64_t prefix, float *tails, int64_t block_stride, int64_t tail, float *scores,

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llamacast.model.config import TransformerShape
-from llamacast.model.transformer import Block, Rotation, Transformer
+from llamacast.model.transformer import NORM_EPSILON, Block, Rotation, Transformer
 from llamacast.sampling.cache import PrefixCache
 
 OPTIONS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-std=gnu11", "-shared", "-fPIC")
@@ -37,7 +37,7 @@ OPTIONS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-std=gnu11", "-share
 TUNINGS = (("-march=native",), ("-mcpu=native",), ())
 COMPILERS = ("cc", "gcc", "clang")
 LONGEST_COMPILATION = 60.0
-# QUERIES in native.c.
+# Samples that read a shared prefix together, and whose tails lie together.
 GROUP = 4
 # Rows of whole sequences that are run together: their way through a layer fits into caches.
 ROWS_TOGETHER = 256
@@ -94,7 +94,9 @@ def _compiled(head_width: int) -> ctypes.CDLL:
     """
     source = files("llamacast.sampling").joinpath("native.c").read_bytes()
     compiler = _compiler()
-    told = (source, compiler, OPTIONS, TUNINGS, head_width, _processor())
+    constants = {"HEAD_WIDTH": head_width, "QUERIES": GROUP, "EPSILON": f"{NORM_EPSILON}f"}
+    options = [*OPTIONS, *(f"-D{name}={value}" for name, value in constants.items())]
+    told = (source, compiler, options, TUNINGS, _processor())
     digest = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
     target = _cache_directory() / f"native-{digest}.so"
     if target.exists():
@@ -104,7 +106,7 @@ def _compiled(head_width: int) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         code, made = Path(directory) / "native.c", Path(directory) / target.name
         code.write_bytes(source)
-        command = [*compiler, *OPTIONS, f"-DHEAD_WIDTH={head_width}", str(code)]
+        command = [*compiler, *options, str(code)]
         for tuning in TUNINGS:
             done = subprocess.run(
                 [*command, *tuning, "-o", str(made)],
@@ -234,7 +236,7 @@ class NativeWeights:
         hidden = _zeros(num_series, steps, self.padded(config.width))
         hidden[..., : config.width] = self.embed(tokens)
         kept = (config.num_layers, num_series, config.num_heads, steps, config.head_width)
-        keys, values = _zeros(2, *kept).unbind()
+        keys, values = _room(2, *kept).unbind()
         together = min(num_series, max(1, ROWS_TOGETHER // steps))
         shape = self.shape()
         rows, longest = ctypes.c_int64(together * steps), ctypes.c_int64(steps)
@@ -334,9 +336,9 @@ class NativeDecoder:
         return self.hidden[:, :width].clone().unflatten(0, (-1, self.num_samples))
 
 
-def _room(size: int) -> Tensor:
-    """So many floats, which hold anything, as native.c wants them, whatever torch's defaults are."""
-    return torch.empty(size, dtype=torch.float32, device="cpu")
+def _room(*shape: int) -> Tensor:
+    """Floats that hold anything, as native.c wants them, whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def _zeros(*shape: int) -> Tensor:
