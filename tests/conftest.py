@@ -12,6 +12,8 @@ CHECKED = [
             "scaling",
             "tokens",
             "transformer",
+            "distributions",
+            "splines",
             "heads",
             "lag_llama",
             "periods",

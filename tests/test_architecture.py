@@ -14,6 +14,8 @@ SOURCE = Path(llamacast.__file__).parent
 # Room -> the rooms it may import from, besides itself. What is not listed is not allowed.
 FLOORS: dict[str, set[str]] = {
     "forecast": set(),
+    "anomalies": set(),
+    "attention": set(),
     "data.calendar": {"forecast"},
     "data": {"forecast", "data.calendar"},
     "model": {"forecast"},
@@ -21,7 +23,19 @@ FLOORS: dict[str, set[str]] = {
     "evaluation": {"forecast", "data", "data.calendar", "evaluation.neural"},
     "evaluation.neural": {"forecast", "data", "data.calendar", "evaluation"},
     "training": {"forecast", "data", "data.calendar", "model", "sampling"},
-    "forecaster": {"forecast", "data", "data.calendar", "model", "sampling", "training"},
+    "applied": {"forecast", "anomalies", "attention", "data", "model", "sampling"},
+    "adapting": {"forecast", "applied", "data", "model", "sampling", "training"},
+    "forecaster": {
+        "forecast",
+        "anomalies",
+        "attention",
+        "data",
+        "model",
+        "sampling",
+        "training",
+        "applied",
+        "adapting",
+    },
     "interfaces": {"forecast", "data", "data.calendar", "evaluation", "training", "forecaster"},
     "__main__": {"interfaces"},
     "__init__": {"forecast", "forecaster", "evaluation"},
@@ -36,11 +50,22 @@ STRANGERS: dict[str, set[str]] = {
     "evaluation": {"torch", "typer"},
     "evaluation.neural": {"typer"},  # its networks are torch's
     "forecast": {"torch", "typer"},
+    "anomalies": {"torch", "typer"},
+    "attention": {"torch", "typer"},
 }
 
 # Each extra is imported in one file only.
 ONE_PLACE_ONLY = {
-    "lightning_fabric": {"training.loop", "training.log", "training.pretrain"},
+    "lightning_fabric": {
+        "training.loop",
+        "training.log",
+        "training.pretrain",
+        "training.finetune",
+        "training.search",
+        "adapting.finetuning",
+    },
+    "peft": {"training.lora"},
+    "sklearn": {"adapting.features"},
     "tensorboardX": set(),
     "typer": {"interfaces.cli"},
     "statsforecast": {"evaluation.statistical"},

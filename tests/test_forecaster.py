@@ -11,6 +11,7 @@ import torch
 
 import llamacast
 from llamacast import CheckpointError, DataError
+from llamacast.applied.features import FeatureHead
 from llamacast.model import checkpoint
 
 HORIZON = 6
@@ -301,3 +302,113 @@ def test_series_of_all_lengths_are_forecast_at_once():
         alone = cria.forecast(frame.y.to_numpy(), 40, num_samples=11, joint=False).samples[0]
         found = np.median(together.samples[row], axis=0)
         np.testing.assert_allclose(found, np.median(alone, axis=0), rtol=1e-3, atol=1e-2)
+
+
+# --- Adapting --------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_returns_another_forecaster_that_can_be_saved(forecaster, tmp_path):
+    frame = hourly(num_steps=260)
+    before = checkpoint.digest(forecaster.model)
+    tuned = forecaster.finetune(
+        frame, 12, strategy="head", steps=8, directory=tmp_path, progress=False
+    )
+    assert type(tuned) is type(forecaster)
+    assert checkpoint.digest(forecaster.model) == before
+    assert tuned.training.until == frame.ds.max().isoformat()
+    assert tuned.training.datasets == forecaster.training.datasets
+    loaded = llamacast.load(tmp_path / "model", device="cpu")
+    found = [one.forecast(frame, 12, num_samples=10).samples for one in (tuned, loaded)]
+    np.testing.assert_array_equal(*found)
+    improved = tuned.verdict.improved
+    assert (checkpoint.digest(tuned.model) != before) == improved
+    assert tuned.name == (f"{forecaster.name}-head" if improved else forecaster.name)
+
+
+def test_a_regression_on_hidden_vectors_is_saved_with_the_network(tmp_path):
+    """Where medians lie low at every noon, which a day's series shows too seldom to be told."""
+    frame = hourly(num_steps=400, num_series=6)
+    forecaster = llamacast.load("cria", device="cpu")
+    tuned = forecaster.finetune(frame, 12, strategy="features", progress=False)
+    if not tuned.verdict.improved:
+        assert tuned.features is None
+        rng = np.random.default_rng(0)
+        width = forecaster.model.config.width
+        tuned.features = FeatureHead(np.zeros(width), rng.normal(size=(width, 12)), np.ones(12))
+    tuned.save(tmp_path)
+    loaded = llamacast.load(tmp_path, device="cpu")
+    plain = forecaster.forecast(frame, 14, num_samples=10).samples
+    found = [one.forecast(frame, 14, num_samples=10).samples for one in (tuned, loaded)]
+    np.testing.assert_array_equal(*found)
+    assert (found[0][..., :12] != plain[..., :12]).any()
+    np.testing.assert_array_equal(found[0][..., 12:], plain[..., 12:])
+    assert repr(loaded) != repr(forecaster)
+    (tmp_path / "features.safetensors").write_text("no")
+    with pytest.raises(CheckpointError, match="features"):
+        llamacast.load(tmp_path)
+
+
+def test_an_adapter_is_loaded_by_its_folder(tmp_path):
+    frame = hourly(num_steps=260)
+    forecaster = llamacast.load("cria", device="cpu")
+    tuned = forecaster.finetune(
+        frame, 12, strategy="lora", steps=8, directory=tmp_path, progress=False
+    )
+    assert tuned.verdict.improved
+    size = (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert size < 400_000
+    loaded = llamacast.load(tmp_path / "adapter", device="cpu")
+    found = [one.forecast(frame, 12, num_samples=10).samples for one in (tuned, loaded)]
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_bad_options_of_fine_tuning_are_named(forecaster):
+    for options, told in (
+        ({"strategy": "everything"}, "strategy"),
+        ({"steps": 0}, "steps"),
+        ({"head": "cauchy"}, "head"),
+    ):
+        with pytest.raises(DataError, match=told):
+            forecaster.finetune(hourly(), 6, **options)
+    with pytest.raises(DataError, match="too short"):
+        forecaster.finetune(hourly(num_steps=20), 12)
+
+
+def test_embeddings_are_a_frame_for_other_libraries(forecaster):
+    frame = hourly()
+    found = forecaster.embed(frame)
+    assert list(found.index) == ["s0", "s1", "s2"]
+    assert found.shape == (3, forecaster.model.config.width)
+    alone = forecaster.embed(frame[frame.unique_id == "s1"])
+    np.testing.assert_allclose(alone.loc["s1"], found.loc["s1"], rtol=1e-3, atol=1e-4)
+
+
+def test_embeddings_tell_kinds_of_series_apart():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    time = np.arange(200)
+    waves = [
+        np.sin(time * 2 * np.pi / rng.uniform(20, 30)) + rng.normal(0, 0.3, 200) for _ in range(40)
+    ]
+    walks = [rng.normal(size=200).cumsum() for _ in range(40)]
+    vectors = llamacast.load("cria", device="cpu").embed(waves + walks)
+    kinds = np.repeat([0, 1], 40)
+    fit = LogisticRegression(max_iter=1000).fit(vectors[::2], kinds[::2])
+    assert fit.score(vectors[1::2], kinds[1::2]) > 0.9
+
+
+def test_attention_tells_the_last_season(forecaster, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.sin(np.arange(400) * 2 * np.pi / 24) + 0.05 * rng.normal(size=400)
+    found = forecaster.attention(y)
+    importance, past = found.importance[0], found.mean_weights[0]
+    assert past.min() >= 0
+    assert len(past) == len(found.tokens[0])
+    if found.parts == "lags":
+        assert set(importance.nlargest(5).index) & {1, 23, 24, 25, 48}
+        assert past.sum() == pytest.approx(1.0, abs=1e-4)
+    else:
+        assert importance.idxmax() >= 399 - 24
+    found.plot(tmp_path / "attention.png")
+    assert (tmp_path / "attention.png").stat().st_size > 10_000

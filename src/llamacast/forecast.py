@@ -44,6 +44,40 @@ class TrainingRecord:
     """Licences of data sets, by name, as far as they are known."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What fine-tuning came to, on the last windows of the history, which nothing was learnt from."""
+
+    strategy: str
+    crps_before: float
+    """CRPS in units of seasonal naive's errors, of the network as it was."""
+    crps_after: float
+    """Of the network that is returned."""
+    share: float
+    """How far it lies from the weights that were there (0) to those learnt (1)."""
+    steps: int
+    num_windows: int
+
+    @property
+    def improved(self) -> bool:
+        """If not, the network that is returned is the one that was there."""
+        return self.share > 0
+
+    def __str__(self) -> str:
+        """One sentence."""
+        windows = f"CRPS on {self.num_windows} windows held back"
+        if not self.improved:
+            return (
+                f"{self.strategy}: nothing learnt in {self.steps} steps was surely better than the "
+                f"weights as they were ({windows}: {self.crps_before:.4f}); they are kept"
+            )
+        change = 100 * (self.crps_after / self.crps_before - 1)
+        return (
+            f"{self.strategy}: {windows} went from {self.crps_before:.4f} to {self.crps_after:.4f} "
+            f"({change:+.1f} %), {self.share:.0%} of the way to what was learnt in {self.steps} steps"
+        )
+
+
 @runtime_checkable
 class Forecaster(Protocol):
     """Anything that forecasts."""

@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from llamacast.data.frame import read_panel
+from llamacast.anomalies import Anomalies
+from llamacast.applied.anomalies import detect
+from llamacast.applied.cria import AppliedCria
+from llamacast.applied.features import FeatureHead, Mended
+from llamacast.applied.lag_llama import AppliedLagLlama
+from llamacast.applied.request import Applied, Request
+from llamacast.attention import Attention
+from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
-from llamacast.data.windows import last_values, last_windows
-from llamacast.forecast import CheckpointError, DataError, Forecast, TrainingRecord
+from llamacast.forecast import CheckpointError, DataError, Forecast, TrainingRecord, Verdict
 from llamacast.model import checkpoint, official
 from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
-from llamacast.sampling.engine import Clamp, Part, plan, sample_paths
-from llamacast.sampling.one_pass import (
-    Rows,
-    evenly_spaced,
-    forecast_quantiles,
-    paths_through,
-    plan_rows,
-)
-from llamacast.sampling.streams import uniforms
-from llamacast.sampling.threads import considerate_threads, share_out
+from llamacast.sampling.engine import Clamp
+
+if TYPE_CHECKING:
+    from llamacast.model.config import HeadName
+    from llamacast.training.strategies import Strategy
 
 PACKAGED = ("cria", "lag-llama")
 DEFAULT_MEMORY_BYTES = 512 * 2**20
 LONGEST_HORIZON = 100_000
-
-Floats = npt.NDArray[np.float64]
-Of = TypeVar("Of", Part, Rows)
+ADAPTER_FILE = "adapter_config.json"
+LARGEST_FALSE_ALARM_RATE = 0.2
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,11 +57,18 @@ class PretrainedForecaster(ABC):
         device: str = "auto",
         dtype: Literal["float32", "bfloat16"] = "float32",
         training: TrainingRecord | None = None,
+        features: FeatureHead | None = None,
+        verdict: Verdict | None = None,
     ) -> None:
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {dtype!r}")
         self.name = name
+        self.source = name
+        """What `load` was asked for."""
         self.training = training or TrainingRecord()
+        self.features = features
+        self.verdict = verdict
+        """What fine-tuning came to, of a forecaster that `finetune` has made."""
         self.model = model.to(_device(device)).eval()
         # The head and the values stay in float32: only the transformer gains from less.
         self.model.transformer.to(_DTYPES[dtype])
@@ -71,6 +76,8 @@ class PretrainedForecaster(ABC):
     def __repr__(self) -> str:
         """With a digest of the weights: what tells one forecaster from another."""
         digest = checkpoint.digest(self.model)
+        if self.features is not None:
+            digest += f"+{self.features.digest}"
         return f"{type(self).__name__}({self.name!r}, weights={digest!r})"
 
     def forecast(
@@ -84,12 +91,9 @@ class PretrainedForecaster(ABC):
         nonnegative: bool = False,
         integer: bool = False,
         joint: bool = True,
-        id_column: str | None = None,
-        time_column: str | None = None,
-        target_column: str | None = None,
-        frequency: str | None = None,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         progress: bool | None = None,
+        **columns: Unpack[ColumnNames],
     ) -> Forecast:
         """Forecast the `horizon` steps after each series ends, as joint sample paths.
 
@@ -106,9 +110,10 @@ class PretrainedForecaster(ABC):
                 step. Cria's are exact. Lag-Llama follows one path along the means: as many times
                 faster as there are samples, but its intervals do not carry uncertainty forward, so
                 that they are too narrow beyond the first steps.
-            frequency: pandas name of the step; None infers it.
             memory_bytes: requests that need more than this at a time are answered in parts.
             progress: show a bar; None shows it in a terminal when there are several parts.
+            columns: `id_column`, `time_column`, `target_column`, where names do not tell them, and
+                `frequency`, the pandas name of the step, where it is not to be inferred.
 
         Raises:
             DataError: says what is wrong with the data or the request, where, and how to mend it.
@@ -118,22 +123,163 @@ class PretrainedForecaster(ABC):
         if context_length is None:
             context_length = self.model.config.context_length
         _check_whole("context_length", context_length, 65536)
-        panel = read_panel(
-            data,
-            id_column=id_column,
-            time_column=time_column,
-            target_column=target_column,
-            frequency=frequency,
-        )
+        panel = read_panel(data, **columns)
         clamp = _clamp(nonnegative, integer)
         request = Request(
             panel, horizon, num_samples, context_length, seed, clamp, joint, memory_bytes, progress
         )
-        return panel.answer(self._answer(request), self.name, joint)
+        return panel.answer(self._applied.sample(request), self.name, joint)
 
+    def finetune(
+        self,
+        data: Table | Panel,
+        horizon: int,
+        *,
+        strategy: Strategy | Literal["features"] = "full",
+        steps: int = 600,
+        learning_rate: float | None = None,
+        context_length: int | None = None,
+        history_share: float = 1.0,
+        head: HeadName | None = None,
+        rank: int = 8,
+        search: bool = False,
+        seed: int = 0,
+        directory: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+        **columns: Unpack[ColumnNames],
+    ) -> Self:
+        """Learn from one's own series, to forecast `horizon` steps; keep what surely helps.
+
+        The last windows of each series are held back, and what is learnt from the rest is judged by
+        them. The forecaster that is returned has the weights that were better there; `verdict` says
+        which, and by how much. This one stays as it is.
+
+        Args:
+            data: as for `forecast`; all series are learnt from together.
+            strategy: what may learn: "full", "last-layers", "head", "lora" (small matrices beside the
+                others; needs PEFT), or "features", a regression on the frozen network's hidden
+                vectors that mends its medians (needs scikit-learn).
+            steps: at most; training ends when nothing improves any more.
+            learning_rate: None takes the strategy's own.
+            context_length: steps of history to look at from now on; None leaves that as it is.
+            history_share: share of each series' history, the latest, to learn from.
+            head: of Lag-Llama, another distribution of the next value, learnt from nothing:
+                "student_t", "normal", "negative_binomial" (counts), "quantile_network", "quantiles",
+                "flow".
+            search: try contexts and learning rates first, the better half ever longer.
+            directory: receives the run, from which the same call goes on if it is stopped, and the
+                result, which `load(directory / "model")` reads.
+            progress: tell the cost and each validation on standard error; None does in a terminal.
+
+        Raises:
+            DataError: says what is wrong with the data or the request, and how to mend it.
+            CheckpointError: if `directory` holds another run.
+        """
+        panel = read_panel(data, **columns)
+        try:
+            from llamacast.adapting.finetuning import adapt  # needs lightning-fabric
+            from llamacast.adapting.report import Report
+        except ModuleNotFoundError as error:
+            raise DataError(
+                f"fine-tuning needs {error.name}, which is not installed: "
+                "pip install 'llamacast[finetune]'"
+            ) from error
+        options = {
+            "horizon": horizon,
+            "strategy": strategy,
+            "steps": steps,
+            "learning_rate": learning_rate,
+            "context_length": context_length,
+            "history_share": history_share,
+            "head": head,
+            "rank": rank,
+            "seed": seed,
+        }
+        report, target = Report(progress), None if directory is None else Path(directory)
+        found = adapt(
+            self.model, self.source, self._network, panel, options, search, target, report
+        )
+        report.line(str(found.verdict))
+        tuned = type(self)(
+            deepcopy(found.model),
+            f"{self.name}-{strategy}" if found.verdict.improved else self.name,
+            str(next(self.model.parameters()).device),
+            training=replace(self.training, until=_last_stamp(panel)),
+            features=found.features,
+            verdict=found.verdict,
+        )
+        if target is not None:
+            tuned.save(target / "model")
+        return tuned
+
+    def detect(
+        self,
+        data: Table | Panel,
+        *,
+        false_alarm_rate: float = 0.01,
+        progress: bool | None = None,
+        **columns: Unpack[ColumnNames],
+    ) -> Anomalies:
+        """Tell which values of each series are odd, each judged by what came before it.
+
+        Args:
+            data: as for `forecast`.
+            false_alarm_rate: share of ordinary values that may be flagged, in (0, 0.2].
+
+        Raises:
+            DataError: says what is wrong with the data or the request, where, and how to mend it.
+        """
+        if not 0 < false_alarm_rate <= LARGEST_FALSE_ALARM_RATE:
+            raise DataError(
+                f"false_alarm_rate must be above 0 and at most {LARGEST_FALSE_ALARM_RATE}; "
+                f"got {false_alarm_rate!r}"
+            )
+        panel = read_panel(data, **columns)
+        return detect(panel, lambda one: self._applied.hindcast(one, progress), false_alarm_rate)
+
+    def embed(
+        self,
+        data: Table | Panel,
+        **columns: Unpack[ColumnNames],
+    ) -> pd.DataFrame:
+        """A vector for each series: what the network makes of its last `context_length` steps.
+
+        The mean of the transformer's last hidden vectors over the tokens that hold something
+        observed. Units and levels are taken out beforehand, so it tells shapes, not sizes.
+
+        Returns:
+            A row for each series, indexed by its name, of the network's width; ready for scikit-learn.
+        """
+        panel = read_panel(data, **columns)
+        vectors = np.concatenate([one.mean.numpy() for one in self._applied.read(panel)])
+        names = [f"e{number}" for number in range(vectors.shape[1])]
+        index = pd.Index(panel.ids, name=panel.columns.id or "unique_id")
+        return pd.DataFrame(vectors, index=index, columns=names)
+
+    def attention(
+        self,
+        data: Table | Panel,
+        **columns: Unpack[ColumnNames],
+    ) -> Attention:
+        """Which past steps the newest token attends to, and what mattered when it was hidden.
+
+        Takes about a second a series: what mattered is found by hiding one part of the past after
+        the other.
+        """
+        panel = read_panel(data, **columns)
+        return self._applied.attend(panel)
+
+    @property
     @abstractmethod
-    def _answer(self, request: Request) -> Floats:
-        """Samples of each series, `(series, sample, horizon)`."""
+    def _network(self) -> Applied:
+        """The network, ready for panels."""
+
+    @property
+    def _applied(self) -> Applied:
+        """The same, with what was learnt beside it."""
+        if self.features is None:
+            return self._network
+        return Mended(self._network, self.features)
 
     def save(
         self, path: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32"
@@ -141,26 +287,8 @@ class PretrainedForecaster(ABC):
         """Write a folder that `load` reads: weights, configuration, what they were trained on."""
         checkpoint.save(self.model, Path(path), _DTYPES[dtype])
         checkpoint.save_training(self.training, Path(path))
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a forecaster, checked."""
-
-    panel: Panel
-    horizon: int
-    num_samples: int
-    context_length: int
-    seed: int
-    clamp: Clamp | None
-    joint: bool
-    memory_bytes: int
-    progress: bool | None
-
-    def uniforms(self, series: Iterable[int], samples: slice) -> Tensor:
-        """The random numbers of some series' paths."""
-        names = [str(self.panel.ids[one]) for one in series]
-        return uniforms(names, self.seed, self.num_samples, self.horizon)[:, samples]
+        if self.features is not None:
+            self.features.save(Path(path))
 
 
 class LagLlamaForecaster(PretrainedForecaster):
@@ -168,44 +296,9 @@ class LagLlamaForecaster(PretrainedForecaster):
 
     model: LagLlama
 
-    def _answer(self, request: Request) -> Floats:
-        samples = np.empty((len(request.panel), request.num_samples, request.horizon))
-        parts, most = plan(
-            self.model,
-            len(request.panel),
-            request.num_samples,
-            request.context_length,
-            request.horizon,
-            request.memory_bytes,
-            request.joint,
-        )
-        with considerate_threads() as num_threads:
-            # One part alone shares out its samples.
-            within = num_threads if len(parts) == 1 else 1
-            drawn = share_out(
-                lambda part: self._draw(request, part, within), parts, min(num_threads, most)
-            )
-            for part, paths in _shown(drawn, len(parts), request.progress):
-                samples[part.series, part.samples] = paths.numpy()
-        return samples
-
-    def _draw(self, request: Request, part: Part, num_threads: int) -> Tensor:
-        """Cut the last windows of some series and sample their futures."""
-        context_length = request.context_length
-        history_length = self.model.config.max_lag + context_length
-        windows = last_windows(
-            request.panel, part.series, history_length, context_length, request.horizon
-        )
-        return sample_paths(
-            self.model,
-            torch.from_numpy(windows.values),
-            torch.from_numpy(windows.observed),
-            torch.from_numpy(windows.calendar),
-            request.uniforms(range(len(request.panel))[part.series], part.samples),
-            request.clamp,
-            num_threads,
-            request.joint,
-        )
+    @property
+    def _network(self) -> AppliedLagLlama:
+        return AppliedLagLlama(self.model)
 
 
 class CriaForecaster(PretrainedForecaster):
@@ -213,42 +306,9 @@ class CriaForecaster(PretrainedForecaster):
 
     model: Cria
 
-    def _answer(self, request: Request) -> Floats:
-        lengths = [min(len(one), request.context_length) for one in request.panel.values]
-        device = self.model.levels.device
-        parts, most = plan_rows(
-            lengths,
-            request.horizon,
-            request.num_samples,
-            self.model.config,
-            device.type == "cpu",
-            request.memory_bytes,
-        )
-        samples = np.empty((len(lengths), request.num_samples, request.horizon))
-        with considerate_threads(min(len(parts), most)) as num_threads:
-            # Also where there is one part only, or rounding would tell how busy the machine was.
-            torch.set_num_threads(1)
-            told = share_out(lambda rows: self._tell(request, rows), parts, num_threads)
-            for rows, paths in _shown(told, len(parts), request.progress):
-                samples[rows.series] = paths.numpy()
-        return samples
-
-    def _tell(self, request: Request, rows: Rows) -> Tensor:
-        """Samples of some series."""
-        values, observed, seasons = last_values(request.panel, rows.series, request.context_length)
-        answer = forecast_quantiles(
-            self.model,
-            torch.from_numpy(values),
-            torch.from_numpy(observed),
-            torch.from_numpy(seasons),
-            request.horizon,
-        )
-        if request.joint:
-            uniforms = request.uniforms(rows.series, slice(None))
-            paths = paths_through(answer, uniforms)
-        else:
-            paths = evenly_spaced(answer, request.num_samples)
-        return request.clamp(paths) if request.clamp else paths
+    @property
+    def _network(self) -> AppliedCria:
+        return AppliedCria(self.model)
 
 
 def load(
@@ -269,11 +329,34 @@ def load(
         DataError: if the device is not there.
     """
     path = find_checkpoint(model)
-    training = checkpoint.load_training(path)
-    network = checkpoint.load(path)
-    if isinstance(network, Cria):
-        return CriaForecaster(network, path.name, device, dtype, training)
-    return LagLlamaForecaster(network, path.name, device, dtype, training)
+    if (path / ADAPTER_FILE).exists():
+        return _load_adapter(path, device, dtype)
+    network, training = checkpoint.load(path), checkpoint.load_training(path)
+    features = FeatureHead.load(path)
+    kind = CriaForecaster if isinstance(network, Cria) else LagLlamaForecaster
+    found = kind(network, path.name, device, dtype, training, features)
+    found.source = str(model)
+    return found
+
+
+def _load_adapter(
+    path: Path, device: str, dtype: Literal["float32", "bfloat16"]
+) -> PretrainedForecaster:
+    """The model that an adapter belongs to, with it."""
+    try:
+        from llamacast.training.lora import with_adapter
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{path}: an adapter needs {error.name}, which is not installed: "
+            "pip install 'llamacast[finetune]'"
+        ) from error
+    try:
+        base = json.loads((path / ADAPTER_FILE).read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path / ADAPTER_FILE}: names no base model ({error})") from error
+    found = load(base, device="cpu", dtype="float32")
+    network = with_adapter(found.model, path)
+    return type(found)(network, path.name, device, dtype, found.training, found.features)
 
 
 def find_checkpoint(model: str | os.PathLike[str]) -> Path:
@@ -306,6 +389,16 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> L
     return forecaster
 
 
+def _last_stamp(panel: Panel) -> str:
+    """ISO time stamp of the last step of all series; nothing where steps are counted."""
+    ends = [
+        axis.index(len(values) - 1, 1)[0]
+        for axis, values in zip(panel.axes, panel.values, strict=True)
+        if axis.frequency is not None
+    ]
+    return max(ends).isoformat() if ends else ""
+
+
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
     if not (nonnegative or integer):
         return None
@@ -315,17 +408,6 @@ def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
         return values.clamp(min=0.0) if nonnegative else values
 
     return clamp
-
-
-def _shown(
-    drawn: Iterable[tuple[Of, Tensor]], total: int, progress: bool | None
-) -> Iterable[tuple[Of, Tensor]]:
-    if progress is None:
-        progress = total > 1 and sys.stderr.isatty()
-    if not progress:
-        return drawn  # even a bar that is not shown starts a thread
-    console = Console(stderr=True)
-    return track(drawn, "Forecasting", total, console=console, transient=True)
 
 
 def _check_whole(name: str, value: int, largest: int) -> None:

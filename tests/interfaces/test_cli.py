@@ -228,3 +228,67 @@ def test_help_is_for_newcomers(run):
     text = run("forecast", "--help").output
     for word in ("--horizon", "--quantiles", "--output", "--plot", "CSV", "unique_id"):
         assert word in text
+
+
+# --- finetune, detect ------------------------------------------------------------------------------
+
+
+def test_fine_tuning_tells_its_cost_and_its_verdict_and_leaves_a_model(run, table, tmp_path):
+    folder = tmp_path / "tuned"
+    result = run(
+        "finetune", table, "--horizon", 7, *COLUMNS, "--strategy", "head", "--steps", 4,
+        "--output", folder,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "at most 4 steps, about" in result.output
+    assert "windows held back" in result.output
+    assert (folder / "loss.png").exists()
+    result = run("forecast", table, "--horizon", 7, *COLUMNS, "--model", folder / "model")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--strategy", "everything"), "--strategy must be one of full"),
+        (("--steps", 0), "steps must be"),
+        (("--head", "cauchy"), "head must be one of"),
+        (("--history-share", 2), "history_share"),
+        (("--horizon", 90), "too short to fine-tune"),
+    ],
+)
+def test_a_fine_tuning_that_cannot_be_leaves_nothing(run, table, tmp_path, options, message):
+    folder = tmp_path / "tuned"
+    result = run("finetune", table, "--horizon", 7, *COLUMNS, "--output", folder, *options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not folder.exists()
+
+
+def test_odd_values_are_printed_written_and_drawn(run, tmp_path):
+    values = np.sin(np.arange(300) / 4) + np.random.default_rng(0).normal(0, 0.1, 300)
+    values[250] = 9.0
+    stamps = pd.date_range("2024-01-01", periods=300, freq="h")
+    pd.DataFrame({"ds": stamps, "y": values}).to_csv(tmp_path / "in.csv", index=False)
+    output, plot = tmp_path / "odd.csv", tmp_path / "odd.png"
+    result = run("detect", tmp_path / "in.csv", "--output", output, "--plot", plot)
+    assert result.exit_code == 0, result.output
+    assert str(stamps[250]) in result.output
+    frame = pd.read_csv(output)
+    assert len(frame) == 300
+    assert frame.anomaly[250]
+    assert frame.anomaly.mean() < 0.05
+    assert plot.stat().st_size > 10_000
+    result = run("detect", tmp_path / "in.csv", "--false-alarm-rate", 0.9)
+    assert result.exit_code == 2
+    assert "false_alarm_rate" in result.output
+
+
+def test_a_backtest_takes_fine_tuned_models(run, table, tmp_path):
+    command = ("backtest", table, "--horizon", 5, *COLUMNS, "--windows", 2, "--models")
+    result = run(*command, "cria+everything")
+    assert result.exit_code == 2
+    assert "after the + stands one of full" in result.output
+    result = run(*command, "cria+features")
+    assert result.exit_code == 0, result.output
+    assert "cria+features" in result.output

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llamacast.model.checkpoint import build
 from llamacast.model.config import LagLlamaConfig, official_lag_llama
-from llamacast.model.heads import StudentT
+from llamacast.model.distributions import StudentT
 from llamacast.model.lag_llama import LagLlama
 from llamacast.model.official import translate_official_weights
 

@@ -7,6 +7,7 @@ from llamacast.model.frames import make_frames
 from llamacast.model.patches import make_patch_tokens
 from llamacast.model.periods import find_periods_along
 from llamacast.model.seasons import gather_seasons
+from llamacast.training.config import WindowConfig
 from llamacast.training.masking import as_patch_batch
 from llamacast.training.windows import CutWindows
 
@@ -25,9 +26,19 @@ def windows(count=400, time=96):
     )
 
 
-def masked(end_share=0.45, scattered_share=0.45, cut=None):
+def masked(end_share=0.45, scattered_share=0.45, cut=None, horizon=None):
     generator = torch.Generator().manual_seed(1)
-    return as_patch_batch(cut or windows(), LENGTH, end_share, scattered_share, generator)
+    shares = {"masked_end_share": end_share, "masked_within_share": scattered_share}
+    config = WindowConfig(horizon=horizon, **shares)
+    return as_patch_batch(cut or windows(), LENGTH, config, generator)
+
+
+def test_no_more_is_masked_than_a_horizon_needs():
+    batch = masked(1.0, 0.0, horizon=2 * LENGTH + 1)
+    hidden = batch["observed"] & ~batch["shown"]
+    patches = hidden.unflatten(1, (-1, LENGTH)).any(dim=2).sum(dim=1)
+    assert patches.max() <= 3
+    assert len(patches.unique()) > 1
 
 
 def test_windows_begin_in_the_first_patch_and_lose_nothing():
@@ -134,7 +145,8 @@ def test_what_is_hidden_shows_nowhere_in_the_tokens_of_what_is_shown():
             torch.zeros(6, 1, 6),
             torch.tensor([[12, 0]]).expand(6, -1),
         )
-        batch = as_patch_batch(cut, 16, 0.0, 0.0, torch.Generator().manual_seed(0))
+        plain = WindowConfig(masked_end_share=0.0, masked_within_share=0.0)
+        batch = as_patch_batch(cut, 16, plain, torch.Generator().manual_seed(0))
         shown = batch["shown"].clone()
         # The first row of patches starts at the first observed one in either case.
         shown[:, 64:] = False

@@ -9,7 +9,13 @@ from llamacast.data.corpora import Mixture, read_corpus
 from llamacast.model.checkpoint import make_network
 from llamacast.model.config import cria, lag_llama
 from llamacast.training.objectives import make_objective
-from llamacast.training.validation import HeldBack, mean_seasonal_error, sample_crps
+from llamacast.training.validation import (
+    HeldBack,
+    draw_held_back,
+    forecast_shape,
+    mean_seasonal_error,
+    sample_crps,
+)
 from llamacast.training.windows import CorpusOnDevice
 
 
@@ -43,7 +49,9 @@ def test_windows_are_of_what_is_held_back(tmp_path, config):
     corpus = read_corpus(tmp_path)
     on_device = CorpusOnDevice(corpus, torch.device("cpu"))
     begins = np.array([250, 300])  # of the first its tail, of the second nothing
-    held_back = HeldBack(corpus, on_device, Mixture(), begins, config, seed=0, num_windows=5)
+    shape = forecast_shape(config, 24)
+    draws = draw_held_back(corpus, Mixture(), begins, shape, seed=0, num_windows=5)
+    held_back = HeldBack(corpus, on_device, draws, shape, seed=0)
     assert held_back.windows.values.max() <= 6.0
     network = make_network(config)
     network.initialise(torch.Generator().manual_seed(0))

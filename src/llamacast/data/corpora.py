@@ -16,7 +16,7 @@ from llamacast.data.arrow import SUFFIXES as ARROW_SUFFIXES
 from llamacast.data.arrow import StoredSeries, holds_series, is_arrow_folder, read_series
 from llamacast.data.calendar import Frequency, check_reach
 from llamacast.data.frame import read_panel
-from llamacast.data.panel import TimeAxis
+from llamacast.data.panel import Panel, TimeAxis
 from llamacast.forecast import DataError
 
 SHORTEST_SERIES = 8
@@ -84,8 +84,8 @@ class Corpus:
     bounds: npt.NDArray[np.int64]
     """Where each series begins in `values`, and the end of the last; shape `(series + 1,)`."""
     starts: npt.NDArray[np.datetime64]
-    frequencies: Sequence[Frequency]
-    """One for each series."""
+    frequencies: Sequence[Frequency | None]
+    """One for each series; None where steps are counted, not dated."""
     ids: Sequence[str]
     """Names of series, unique within a data set."""
     datasets: Sequence[str]
@@ -207,7 +207,7 @@ class DataSet:
     ids: Sequence[str]
     values: Sequence[npt.NDArray[np.float32]]
     starts: npt.NDArray[np.datetime64]
-    frequencies: Sequence[Frequency]
+    frequencies: Sequence[Frequency | None]
 
 
 def join(datasets: Iterable[DataSet]) -> Corpus:
@@ -295,6 +295,7 @@ def _check_dates(path: Path, part: DataSet) -> None:
     for name, values, start, frequency in zip(
         part.ids, part.values, part.starts, part.frequencies, strict=True
     ):
+        assert frequency is not None, "what is read from files is dated"
         try:
             check_reach(start, frequency, 0, len(values))
         except DataError as error:
@@ -316,23 +317,38 @@ def _tabled_part(path: Path) -> DataSet:
         raise DataError(
             f"{path}: this table counts steps; a corpus needs a column of dates, such as 2024-01-31"
         )
+    try:
+        return panel_part(_name(path), panel)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def panel_part(name: str, panel: Panel) -> DataSet:
+    """The series of a panel, as a data set.
+
+    Raises:
+        DataError: if a series has values that are too large for a corpus.
+    """
     for one, values in zip(panel.ids, panel.values, strict=True):
         if np.nanmax(np.abs(values)) > LARGEST_VALUE:
             raise DataError(
-                f"{path}: series {one!r} has values beyond {LARGEST_VALUE:g}, the largest in a "
-                "corpus; use a larger unit"
+                f"series {one!r} has values beyond {LARGEST_VALUE:g}, the largest that can be learnt "
+                "from; use a larger unit"
             )
     return DataSet(
-        _name(path),
+        name,
         [str(one) for one in panel.ids],
         [values.astype(np.float32) for values in panel.values],
         np.array([_clock_start(axis) for axis in panel.axes]),
-        [axis.frequency for axis in panel.axes if axis.frequency],
+        [axis.frequency for axis in panel.axes],
     )
 
 
 def _clock_start(axis: TimeAxis) -> np.datetime64:
-    """Stamp of the first step by the clock on the wall, by which forecasts' calendars go, too."""
+    """Stamp of the first step by the clock on the wall, by which forecasts' calendars go, too; any,
+    where steps are counted."""
+    if axis.frequency is None:
+        return np.datetime64(0, "ns")
     first = pd.DatetimeIndex(axis.index(0, 1)).tz_localize(None)
     return first.as_unit("ns").to_numpy()[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,16 @@ from llamacast.forecast import DataError
 TARGET_NAMES = ("y", "target", "value")
 LARGEST_VALUE = 1e300
 """Beyond it, sums and spreads of a window overflow."""
+
+
+class ColumnNames(TypedDict, total=False):
+    """What may be said of a table's columns, where their names and contents do not tell."""
+
+    id_column: str | None
+    time_column: str | None
+    target_column: str | None
+    frequency: str | None
+    """Pandas name of the step; None infers it."""
 
 
 def read_panel(

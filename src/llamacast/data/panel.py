@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,12 @@ class TimeAxis:
             return stamps.tz_localize("UTC").tz_convert(self.zone)
         return stamps.tz_localize(self.zone, ambiguous=True, nonexistent="shift_forward")
 
+    def moved(self, first: int) -> TimeAxis:
+        """The same steps, counted from another one."""
+        if self.frequency is None:
+            return replace(self, start=int(self.start) + self.step * first)
+        return replace(self, start=self._stamps(first, 1)[0])
+
     def features(self, first: int, count: int) -> npt.NDArray[np.float32]:
         """Calendar features `(step, 6)` by the clock on the user's wall; zeros without dates."""
         if self.frequency is None:
@@ -84,6 +90,27 @@ class Panel:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def stretch(self, firsts: Sequence[int], ends: Sequence[int]) -> Panel:
+        """A part of each series: from its own first step up to its own end; at least a step each."""
+        return Panel(
+            self.ids,
+            [
+                values[first:end]
+                for values, first, end in zip(self.values, firsts, ends, strict=True)
+            ],
+            [axis.moved(first) for axis, first in zip(self.axes, firsts, strict=True)],
+            self.columns,
+        )
+
+    def choose(self, series: Sequence[int]) -> Panel:
+        """Some of the series."""
+        return Panel(
+            [self.ids[number] for number in series],
+            [self.values[number] for number in series],
+            [self.axes[number] for number in series],
+            self.columns,
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """A long frame: id, time and target, named by `columns` ("unique_id" where there is no id)."""

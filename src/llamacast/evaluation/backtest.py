@@ -64,6 +64,31 @@ class Settled:
         return getattr(self.forecaster, "training", TrainingRecord())
 
 
+@dataclass(frozen=True, repr=False)
+class Finetuned:
+    """A forecaster that is fine-tuned on what comes before the windows that it then forecasts."""
+
+    forecaster: Any
+    tuning: Mapping[str, Any]
+    """Options of `finetune`, such as the strategy."""
+    options: Mapping[str, Any]
+    """Options of `forecast`."""
+
+    def fit(self, data: Any, horizon: int) -> Forecaster:
+        return Settled(self.forecaster.finetune(data, horizon, **self.tuning), self.options)
+
+    def forecast(self, data: Any, horizon: int) -> Forecast:
+        return self.fit(data, horizon).forecast(data, horizon)
+
+    def __repr__(self) -> str:
+        tuned = f"{_identity(self.forecaster)} fine-tuned with {dict(self.tuning)}"
+        return f"{tuned}, forecasting with {dict(self.options)}"
+
+    @property
+    def training(self) -> TrainingRecord:
+        return getattr(self.forecaster, "training", TrainingRecord())
+
+
 def backtest(
     data: Table | Panel,
     horizon: int,

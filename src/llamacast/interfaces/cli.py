@@ -1,4 +1,4 @@
-"""The command line: `llamacast forecast`, `backtest`, `gift-eval`, `convert`, `pretrain`."""
+"""The command line: `llamacast forecast`, `backtest`, `finetune`, `detect`, `pretrain` and others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from llamacast.evaluation.gift_eval import Contender
 
 app = typer.Typer(
@@ -24,6 +26,7 @@ app = typer.Typer(
 
 EXIT_BAD_INPUT = 2
 NUM_ROWS_SHOWN = 10
+STRATEGIES = ("full", "last-layers", "head", "lora", "features")
 # Libraries that come with an extra only.
 EXTRAS = {"lightning_fabric": "train"}
 
@@ -104,14 +107,10 @@ def forecast(
             typer.echo(
                 f"... {len(frame)} rows" + ("" if output else "; --output FILE writes them all")
             )
-        if output is not None:
-            frame.to_csv(output, index=False) if output.suffix == ".csv" else frame.to_parquet(
-                output
-            )
+        _write(frame, output)
         if plot is not None:
             result.plot(plot)
-        for written in filter(None, (output, plot)):
-            typer.echo(f"wrote {written}", err=True)
+        _tell_written(output, plot)
 
 
 @app.command()
@@ -149,6 +148,9 @@ def backtest(
     """Score models on the past: forecast the last windows of each series from what came before.
 
     Prints each model's scores, its skill against seasonal naive and whether that is more than luck.
+
+    A model may be fine-tuned on what comes before the windows: cria+full, cria+lora, lag-llama+head,
+    ... (pip install 'llamacast[finetune]').
 
     Baselines: naive, seasonal-naive, drift, auto-ets, auto-arima, theta, optimized-theta,
     dynamic-theta, dynamic-optimized-theta, auto-theta, croston-sba, mstl (pip install
@@ -200,6 +202,120 @@ def backtest(
         if output is not None:
             write_report(several, output)
             typer.echo(f"wrote {output / 'report.md'}", err=True)
+
+
+@app.command()
+def finetune(
+    data: Annotated[Path, typer.Argument(help="A CSV or parquet file, long or wide.")],
+    horizon: Annotated[int, typer.Option(help="Steps that will be forecast.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder of the run and of the model; an earlier run in it goes on.")
+    ],
+    model: Annotated[str, typer.Option(help="A packaged model, or the folder of one.")] = "cria",
+    strategy: Annotated[
+        str, typer.Option(help=f"What may learn: {', '.join(STRATEGIES)}.")
+    ] = "full",
+    steps: Annotated[int, typer.Option(help="At most; it ends when nothing improves.")] = 600,
+    learning_rate: Annotated[
+        Optional[float], typer.Option(help="[default: the strategy's own]")
+    ] = None,
+    context_length: Annotated[
+        Optional[int], typer.Option(help="Past steps to look at from now on. [default: as it was]")
+    ] = None,
+    history_share: Annotated[
+        float, typer.Option(help="Share of each series' history, the latest, to learn from.")
+    ] = 1.0,
+    head: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Of lag-llama another distribution: normal, negative_binomial, quantiles, flow, ..."
+        ),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Try contexts and learning rates first.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    id_column: IdColumn = None,
+    time_column: TimeColumn = None,
+    target_column: TargetColumn = None,
+    frequency: FrequencyName = None,
+    device: Device = "auto",
+) -> None:
+    """Teach a model your own series; the result is kept only where it surely forecasts better.
+
+    The last windows of each series are held back, and tell. The folder receives model/ (for --model),
+    with lora also adapter/, and the curve of what was learnt (log.csv, loss.png).
+    """
+    with _errors_in_one_line("the same command goes on from the last checkpoint"):
+        if strategy not in STRATEGIES:
+            _refuse(f"--strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}")
+        from llamacast.forecaster import load
+
+        tuned = load(model, device=device).finetune(
+            data,
+            horizon,
+            strategy=strategy,  # type: ignore[arg-type]
+            steps=steps,
+            learning_rate=learning_rate,
+            context_length=context_length,
+            history_share=history_share,
+            head=head,  # type: ignore[arg-type]
+            search=search,
+            seed=seed,
+            directory=output,
+            progress=True,
+            id_column=id_column,
+            time_column=time_column,
+            target_column=target_column,
+            frequency=frequency,
+        )
+        typer.echo(str(tuned.verdict))
+        typer.echo(f"wrote {output / 'model'}", err=True)
+
+
+@app.command()
+def detect(
+    data: Annotated[Path, typer.Argument(help="A CSV or parquet file, long or wide.")],
+    model: Annotated[str, typer.Option(help="A packaged model, or the folder of one.")] = "cria",
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of ordinary values that may be flagged.")
+    ] = 0.01,
+    output: Annotated[
+        Optional[Path], typer.Option(help="Write a row for each value here (.csv or .parquet).")
+    ] = None,
+    plot: Annotated[
+        Optional[Path], typer.Option(help="Draw the series and what is odd (.png, .svg, .pdf).")
+    ] = None,
+    id_column: IdColumn = None,
+    time_column: TimeColumn = None,
+    target_column: TargetColumn = None,
+    frequency: FrequencyName = None,
+    device: Device = "auto",
+) -> None:
+    """Tell which values of every series are odd, each judged by what came before it."""
+    with _errors_in_one_line():
+        _check_suffix(output, (".csv", ".parquet"), "--output")
+        _check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
+        from llamacast.forecaster import load
+
+        result = load(model, device=device).detect(
+            data,
+            false_alarm_rate=false_alarm_rate,
+            id_column=id_column,
+            time_column=time_column,
+            target_column=target_column,
+            frequency=frequency,
+        )
+        frame = result.to_frame()
+        oddest = frame[frame.anomaly].sort_values("probability", kind="stable")
+        if len(oddest):
+            shown = oddest.head(NUM_ROWS_SHOWN).drop(columns="anomaly")
+            typer.echo(shown.to_string(index=False, float_format="%.6g"))
+        typer.echo(f"{len(oddest)} of {frame.probability.notna().sum()} values are odd")
+        _write(frame, output)
+        if plot is not None:
+            result.plot(plot)
+        _tell_written(output, plot)
 
 
 @app.command()
@@ -341,17 +457,24 @@ def gift_eval(
 
 
 def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]) -> Any:
-    """A forecaster by name: a baseline, or a model with its options settled."""
-    from llamacast.evaluation.backtest import Settled
+    """A forecaster by name: a baseline, or a model with its options settled; "cria+lora" is the model
+    "cria", fine-tuned so on what comes before the windows."""
+    from llamacast.evaluation.backtest import Finetuned, Settled
     from llamacast.evaluation.named import BASELINES, baseline
     from llamacast.forecaster import PACKAGED, load
 
     if name in BASELINES:
         return baseline(name, season)
-    if name not in PACKAGED and not Path(name).is_dir():
+    model, plus, strategy = name.partition("+") if not Path(name).is_dir() else (name, "", "")
+    if model not in PACKAGED and not Path(model).is_dir():
         known = ", ".join([*PACKAGED, *BASELINES])
         _refuse(f"no model {name!r}; there are {known}, and the folders of saved models")
-    return Settled(load(name, device=device), options)
+    if plus and strategy not in STRATEGIES:
+        _refuse(f"{name!r}: after the + stands one of {', '.join(STRATEGIES)}")
+    forecaster = load(model, device=device)
+    if plus:
+        return Finetuned(forecaster, {"strategy": strategy}, options)
+    return Settled(forecaster, options)
 
 
 @contextmanager
@@ -374,6 +497,8 @@ def _contender(name: str, device: str, options: dict[str, Any]) -> Contender:
         _refuse(f"{name} must be trained on each data set; use llamacast backtest")
     if name in ("seasonal-naive", *STATISTICAL):
         return Contender(name, lambda season: baseline(name, season))
+    if "+" in name and not Path(name).is_dir():
+        _refuse(f"{name} must be trained on each data set; use llamacast backtest")
     entrant = _entrant(name, None, device, options)
     return Contender(name, lambda season: entrant, repr(entrant))
 
@@ -405,6 +530,18 @@ def _tell(message: str) -> None:
     """One line beside the results; of the processes that torchrun starts, the first speaks."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(message, err=True)
+
+
+def _write(frame: pd.DataFrame, output: Path | None) -> None:
+    if output is not None and output.suffix == ".csv":
+        frame.to_csv(output, index=False)
+    elif output is not None:
+        frame.to_parquet(output)
+
+
+def _tell_written(*paths: Path | None) -> None:
+    for path in filter(None, paths):
+        _tell(f"wrote {path}")
 
 
 def _numbers(text: str, option: str, largest: float) -> list[float]:

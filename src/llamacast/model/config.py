@@ -10,7 +10,9 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 
 Scaling = Literal["robust", "mean", "std", "none"]
 Rotary = Literal["default", "linear", "dynamic", "absent"]
-HeadName = Literal["student_t", "normal", "negative_binomial", "quantile_network"]
+HeadName = Literal[
+    "student_t", "normal", "negative_binomial", "quantile_network", "quantiles", "flow"
+]
 
 # Union over quarterly ... secondly data of GluonTS' lags for each frequency, less one, so that
 # lag 0 is the current value (arXiv 2310.08278, section 4.1). The same for every frequency.

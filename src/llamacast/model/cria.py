@@ -14,7 +14,7 @@ from llamacast.model.config import CriaConfig
 from llamacast.model.frames import Frames, at_tokens, extrapolate, make_frames
 from llamacast.model.patches import make_patch_tokens, num_features
 from llamacast.model.periods import Periods, find_periods_along
-from llamacast.model.quantiles import Quantiles, pinball, spread_out
+from llamacast.model.quantiles import Quantiles, pinball, spread_out, usual_gaps
 from llamacast.model.seasons import SeasonalLags, gather_seasons
 from llamacast.model.transformer import (
     CausalAttention,
@@ -170,7 +170,7 @@ class Cria(nn.Module):
         spread = spread.squeeze(-1).clamp(-LARGEST_LOG_SPREAD, LARGEST_LOG_SPREAD).exp()
         spread = spread * outlook.frames.movement.unsqueeze(-1)
         median = outlook.anchor(weights) + distance.squeeze(-1) * spread
-        return spread_out(median, spread, gaps + _usual_gaps(self.levels))
+        return spread_out(median, spread, gaps + usual_gaps(self.levels))
 
     def loss(
         self,
@@ -205,9 +205,3 @@ class Cria(nn.Module):
 
 def _robust(errors: Tensor) -> Tensor:
     return ROBUST_UNITS * (errors / ROBUST_UNITS).asinh()
-
-
-def _usual_gaps(levels: Float[Tensor, " level"]) -> Float[Tensor, " gap"]:
-    """What softplus turns into the gaps between the normal distribution's quantiles."""
-    gaps = torch.special.ndtri(levels.cpu().double()).diff()
-    return gaps.expm1().log().to(levels)

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from llamacast.model.config import LagLlamaConfig
-from llamacast.model.heads import Distribution, make_head
+from llamacast.model.distributions import Distribution
+from llamacast.model.heads import make_head
 from llamacast.model.scaling import location_and_scale
 from llamacast.model.tokens import (
     Lags,
@@ -123,12 +124,21 @@ class LagLlama(nn.Module):
         sequence_length: int | None = None,
     ) -> tuple[Float[Tensor, "series context input"], Rotation | None, Lags]:
         """Tokens of a context, how they are turned, and the lags that they hold."""
-        aligned = token_calendar(calendar, self.config)
-        context_length = aligned.shape[1]
+        context_length = token_calendar(calendar, self.config).shape[1]
         lags = look_back(window.scaled, window.observed, self.config, context_length)
-        tokens = make_tokens(lags, window.statistics, aligned, self.config)
-        positions = torch.arange(context_length, device=tokens.device)
-        return tokens, rotation(positions, sequence_length or context_length, self.config), lags
+        positions = torch.arange(context_length, device=calendar.device)
+        turn = rotation(positions, sequence_length or context_length, self.config)
+        return self.tokens(window, calendar, lags), turn, lags
+
+    def tokens(
+        self,
+        window: ScaledWindow,
+        calendar: Float[Tensor, "series step feature"],
+        lags: Lags,
+    ) -> Float[Tensor, "series context input"]:
+        """Tokens of a context that hold these lags."""
+        aligned = token_calendar(calendar, self.config)
+        return make_tokens(lags, window.statistics, aligned, self.config)
 
     def distribution(
         self,

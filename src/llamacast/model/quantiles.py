@@ -99,6 +99,12 @@ def spread_out(
     return torch.cat([below, middle, above], dim=-1)
 
 
+def usual_gaps(levels: Float[Tensor, " level"]) -> Float[Tensor, " gap"]:
+    """What softplus turns into the gaps between the normal distribution's quantiles."""
+    gaps = torch.special.ndtri(levels.cpu().double()).diff()
+    return gaps.expm1().log().to(levels)
+
+
 def pinball(value: Float[Tensor, "*batch"], quantiles: Quantiles) -> Float[Tensor, "*batch"]:
     """Mean over the levels of max(q (y - x), (q - 1) (y - x))."""
     error = value.unsqueeze(-1) - quantiles.values

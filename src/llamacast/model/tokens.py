@@ -46,6 +46,10 @@ class Lags:
     values: Float[Tensor, "*batch lag"]
     observed: Bool[Tensor, "*batch lag"]
 
+    def last(self, count: int) -> Lags:
+        """Those of the last tokens of each row."""
+        return Lags(self.values[:, -count:], self.observed[:, -count:])
+
 
 def gather_lags(
     values: Shaped[Tensor, "series history"],

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llamacast.model.config import LagLlamaConfig
-from llamacast.model.heads import Distribution
+from llamacast.model.distributions import Distribution
 from llamacast.model.lag_llama import LagLlama, ScaledWindow
 from llamacast.model.tokens import Lags, gather_lags, make_tokens, token_calendar
 from llamacast.model.transformer import Rotation, rotation
@@ -184,8 +184,7 @@ def prefill(
     known = calendar[:, : context_length + 1]
     tokens, turn, lags = model.inputs(window, known, context_length + horizon - 1)
     hidden = run_context(model.transformer, tokens, turn, prefix)
-    last = Lags(lags.values[:, -1:], lags.observed[:, -1:])
-    return Origin(window, calendar, hidden[:, -1:], last)
+    return Origin(window, calendar, hidden[:, -1:], lags.last(1))
 
 
 @torch.inference_mode()  # of each thread, not of those that it starts

@@ -41,6 +41,8 @@ LONGEST_COMPILATION = 60.0
 GROUP = 4
 # Rows of whole sequences that are run together: their way through a layer fits into caches.
 ROWS_TOGETHER = 256
+# Of attention, of SwiGLU, of norms.
+WEIGHTS_PER_BLOCK = 4 + 3 + 2
 # Of so many weights one is looked at to see whether they have changed.
 PROBE = 61
 # Of tails, by each thread between forecasts.
@@ -163,7 +165,7 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
     `.data`, by numpy, by fused optimisers), by a sample of their values.
     """
     weights = list(transformer.parameters())
-    if not _serves(transformer.config, weights):
+    if not _serves(transformer.config, weights) or not _is_plain(transformer):
         return None
     versions = [
         (weight.data_ptr(), None if weight.is_inference() else weight._version)
@@ -177,6 +179,12 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
         known = _Known(versions, sample, weights, NativeWeights(transformer))
         _KNOWN[transformer] = known
     return known.native
+
+
+def _is_plain(transformer: Transformer) -> bool:
+    """Whether nothing, such as an adapter, stands beside the matrices of blocks."""
+    inside = sum(1 for _ in transformer.blocks.parameters())
+    return inside == WEIGHTS_PER_BLOCK * len(transformer.blocks)
 
 
 def _serves(config: TransformerShape, weights: Sequence[Tensor]) -> bool:

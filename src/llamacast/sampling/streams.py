@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llamacast.model.heads import NUM_UNIFORMS
+from llamacast.model.distributions import NUM_UNIFORMS
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 """Its multiples, less their whole parts, spread more evenly than those of any other number."""

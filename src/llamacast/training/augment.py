@@ -12,7 +12,7 @@ and float32 is enough far from zero.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -82,14 +82,18 @@ class AugmentConfig:
                 raise ValueError(f"{field.name} must lie between 0 and 1, not {value}")
 
 
+def nothing() -> AugmentConfig:
+    """Windows as they are."""
+    return AugmentConfig(**dict.fromkeys(ORDER, 0.0))  # type: ignore[arg-type]
+
+
 def published() -> AugmentConfig:
     """What Lag-Llama was trained with (arXiv 2310.08278): whole batches, frequencies only.
 
     How often and at which rates is the paper's; what is done to a chosen window is `freq_mask` and
     `freq_mix`, not their published slips.
     """
-    nothing = dict.fromkeys(ORDER, 0.0)
-    return AugmentConfig(**{**nothing, "freq_mask": 0.5, "freq_mix": 0.5}, whole_batch=True)
+    return replace(nothing(), freq_mask=0.5, freq_mix=0.5, whole_batch=True)
 
 
 def augment(

@@ -59,7 +59,8 @@ class Batches:
 
     def _next_values(self, rng: np.random.Generator, num_tokens: int, max_lag: int) -> Batch:
         windows = self.config.windows
-        horizon = int(rng.integers(1, max(2, int(num_tokens * windows.largest_horizon_share))))
+        drawn = rng.integers(1, max(2, int(num_tokens * windows.largest_horizon_share)))
+        horizon = windows.horizon or int(drawn)
         history = max_lag + num_tokens + 1 - horizon
         shape = WindowShape(history, horizon, num_steps=num_tokens + 1)
         draws = draw_windows(
@@ -90,8 +91,7 @@ class Batches:
         cut = self.on_device.cut(draws, shape, self.device_ends)
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         cut = altered(cut, self.config.augment, generator, length)
-        masked = self.config.windows.masked_end_share, self.config.windows.masked_within_share
-        return as_patch_batch(cut, patch_length, *masked, generator)
+        return as_patch_batch(cut, patch_length, self.config.windows, generator)
 
     def shared(self, step: int, rank: int, num_processes: int, num_parts: int) -> list[Batch]:
         """One process' rows of the batch of a step, in parts."""

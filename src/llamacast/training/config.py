@@ -27,6 +27,9 @@ class WindowConfig:
     target_noise: float = 0.01
     """Lag-Llama: deviation, in scales, of noise on targets: values that repeat exactly would otherwise be
     worth ever narrower distributions."""
+    horizon: int | None = None
+    """Steps that windows end in and that are asked for from what is before them, for a network that is
+    to forecast so many; None draws how many for each batch (Lag-Llama) or window (Cria)."""
     masked_end_share: float = 0.45
     """Cria: share of windows whose end is asked for from afar."""
     masked_within_share: float = 0.45
@@ -39,6 +42,8 @@ class WindowConfig:
             raise ValueError("lengths must be at least 2, length_weights positive")
         if self.tokens_per_batch < max(self.lengths):
             raise ValueError("tokens_per_batch must be at least the longest of lengths")
+        if self.horizon is not None and not self.horizon >= 1:
+            raise ValueError("horizon must be at least 1")
         masked = self.masked_end_share, self.masked_within_share
         if min(masked) < 0 or sum(masked) > 1:
             raise ValueError("masked_end_share and masked_within_share must be in [0, 1] together")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llamacast.model.frames import FEWEST_OBSERVED
 from llamacast.model.scaling import standardise
+from llamacast.training.config import WindowConfig
 from llamacast.training.loop import Batch
 from llamacast.training.windows import CutWindows
 
@@ -20,14 +21,13 @@ MEAN_SHOWN = 4
 def as_patch_batch(
     cut: CutWindows,
     patch_length: int,
-    end_share: float,
-    scattered_share: float,
+    config: WindowConfig,
     generator: torch.Generator,
 ) -> Batch:
     """What the objective of patches takes: windows that begin in the first patch, partly masked.
 
-    Of an `end_share` of the windows the end is not shown, of a `scattered_share` stretches all over;
-    the others are shown whole. Windows that do not move count for nothing.
+    Of some windows the end is not shown, of some stretches all over; the others are shown whole.
+    Windows that do not move count for nothing.
     """
     standardised, _, scale = standardise(cut.values.double(), cut.observed)
     moved, seen = _to_first_patch(standardised, cut.observed, patch_length)
@@ -36,9 +36,9 @@ def as_patch_batch(
     tokens = torch.arange(num_tokens, device=seen.device)
     count = torch.where(filled, tokens + 1, 1).amax(dim=1).clamp(min=2)
     kind = torch.rand(len(seen), generator=generator, device=seen.device)
-    at_end = kind < end_share
-    scattered = ~at_end & (kind < end_share + scattered_share)
-    first = _first_of_end(count, generator)
+    at_end = kind < config.masked_end_share
+    scattered = ~at_end & (kind < config.masked_end_share + config.masked_within_share)
+    first = _first_of_end(count, config.horizon and -(-config.horizon // patch_length), generator)
     hidden = (tokens >= first[:, None]) & at_end[:, None]
     hidden |= _scattered(len(seen), num_tokens, generator) & scattered[:, None]
     shown = seen & ~hidden.repeat_interleave(patch_length, dim=1)
@@ -54,11 +54,14 @@ def as_patch_batch(
     }
 
 
-def _first_of_end(count: Int[Tensor, " window"], generator: torch.Generator) -> Tensor:
-    """First patch of an end that is hidden: from 1 patch to all but the first, evenly in the
-    logarithm, so that short horizons are asked for as often as long ones."""
+def _first_of_end(
+    count: Int[Tensor, " window"], most: int | None, generator: torch.Generator
+) -> Int[Tensor, " window"]:
+    """First patch of an end that is hidden: from 1 patch to all but the first, or to `most`, evenly in
+    the logarithm, so that short horizons are asked for as often as long ones."""
     size = torch.rand(len(count), generator=generator, device=count.device)
-    masked = (count.float() ** size).long().clamp(min=1)
+    largest = count if most is None else count.clamp(max=most + 1)
+    masked = (largest.float() ** size).long().clamp(min=1)
     return count - masked.minimum(count - 1)
 
 

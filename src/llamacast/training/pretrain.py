@@ -25,7 +25,13 @@ from llamacast.training.log import LOG_FILE, Row
 from llamacast.training.loop import train
 from llamacast.training.objectives import Objective, make_objective
 from llamacast.training.state import CHECKPOINTS, Progress
-from llamacast.training.validation import HORIZON, HeldBack, num_origins
+from llamacast.training.validation import (
+    HORIZON,
+    HeldBack,
+    draw_held_back,
+    forecast_shape,
+    num_origins,
+)
 
 MODEL_DIRECTORY = "model"
 RUN_FILE = "run.json"
@@ -164,14 +170,9 @@ def _validation(
                 "patience out"
             )
         return None
-    held_back = HeldBack(
-        batches.real,
-        batches.on_device,
-        config.mixture,
-        batches.train_lengths,
-        config.model,
-        config.seed,
-    )
+    shape = forecast_shape(config.model, HORIZON)
+    draws = draw_held_back(batches.real, config.mixture, batches.train_lengths, shape, config.seed)
+    held_back = HeldBack(batches.real, batches.on_device, draws, shape, config.seed)
 
     def validate(averaged: nn.Module) -> dict[str, float]:
         assert isinstance(averaged, Objective)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llamacast.data.calendar import season_length
 from llamacast.data.corpora import Corpus, Mixture
-from llamacast.data.windows import WindowShape, draw_windows
+from llamacast.data.windows import Draws, WindowShape, draw_windows
 from llamacast.model.config import LagLlamaConfig, NetworkConfig
 from llamacast.model.scaling import location_and_scale
 from llamacast.training.objectives import Objective
@@ -29,6 +29,30 @@ def num_origins(
     return np.where(corpus.moves, left, 0)
 
 
+def forecast_shape(model: NetworkConfig, horizon: int) -> WindowShape:
+    """Windows in which a network forecasts from its usual context."""
+    return WindowShape(model.history_length, horizon, model.context_length + horizon)
+
+
+def draw_held_back(
+    corpus: Corpus,
+    mixture: Mixture,
+    begins: np.ndarray,
+    shape: WindowShape,
+    seed: int,
+    num_windows: int = NUM_WINDOWS,
+) -> Draws:
+    """Random origins from `begins`, the first step of each series that is not trained on.
+
+    Raises:
+        DataError: if no series has 8 origins (see `num_origins`).
+    """
+    ends = np.maximum(corpus.lengths - HORIZON + 1, 0)
+    chances = corpus.probabilities(mixture, num_origins(corpus, begins), 1)
+    rng = np.random.default_rng((seed, 2**32 - 1))
+    return draw_windows(rng, chances, begins, ends, num_windows, shape)
+
+
 class HeldBack:
     """The same windows of what was held back, forecast each time one asks.
 
@@ -39,45 +63,38 @@ class HeldBack:
         self,
         corpus: Corpus,
         on_device: CorpusOnDevice,
-        mixture: Mixture,
-        begins: np.ndarray,
-        model: NetworkConfig,
+        draws: Draws,
+        shape: WindowShape,
         seed: int,
-        num_windows: int = NUM_WINDOWS,
     ) -> None:
-        """`begins` is the first step of each series that is not trained on.
-
-        Raises:
-            DataError: if no series has 8 origins (see `num_origins`).
-        """
-        self.shape = WindowShape(model.history_length, HORIZON, model.context_length + HORIZON)
-        ends = np.maximum(corpus.lengths - HORIZON + 1, 0)
-        chances = corpus.probabilities(mixture, num_origins(corpus, begins), 1)
-        rng = np.random.default_rng((seed, 2**32 - 1))
-        draws = draw_windows(rng, chances, begins, ends, num_windows, self.shape)
-        self.windows = on_device.cut(draws, self.shape).to(torch.device("cpu"))
-        past, seen = self.windows.values[:, :-HORIZON], self.windows.observed[:, :-HORIZON]
-        seasons = [season_length(corpus.frequencies[number]) for number in draws.series]
-        errors = mean_seasonal_error(past, seen, torch.tensor(seasons))
+        self.horizon, self.seed = shape.horizon, seed
+        self.windows = on_device.cut(draws, shape).to(torch.device("cpu"))
+        past = self.windows.values[:, : -self.horizon]
+        seen = self.windows.observed[:, : -self.horizon]
+        known = [corpus.frequencies[number] for number in draws.series]
+        seasons = torch.tensor([season_length(one) if one else 1 for one in known])
+        errors = mean_seasonal_error(past, seen, seasons)
         # Where seasonal naive has been perfect, or a history is shorter than a season.
         scale = location_and_scale(past.double(), seen, LagLlamaConfig())[1].squeeze(1)
         self.error_before = torch.where(errors > 0, errors, scale)
-        self.seed = seed
 
-    def crps(self, objective: Objective) -> float:
-        """CRPS of 24 steps ahead over the mean error of seasonal naive in each history.
-
-        The geometric mean over windows: a few on which seasonal naive happens to be nearly
-        perfect must not be all that counts.
-        """
+    def scores(self, objective: Objective) -> Float[Tensor, " window"]:
+        """CRPS of each window over the mean error of seasonal naive in its history, in 0.01 to 10; NaN
+        where nothing was observed after its origin."""
         windows = self.windows
         objective.eval()
-        paths = objective.forecast(windows, HORIZON, self.seed)
-        actual, seen = windows.values[:, -HORIZON:].double(), windows.observed[:, -HORIZON:]
-        scores = sample_crps(paths, actual)
-        scaled = (scores * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1) / self.error_before
-        told = scaled[seen.any(dim=1)].clamp(SMALLEST_SCORE, LARGEST_SCORE)
-        return float(told.log().mean().exp())
+        paths = objective.forecast(windows, self.horizon, self.seed)
+        actual = windows.values[:, -self.horizon :].double()
+        seen = windows.observed[:, -self.horizon :]
+        found = sample_crps(paths, actual)
+        scaled = (found * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1) / self.error_before
+        scaled = scaled.clamp(SMALLEST_SCORE, LARGEST_SCORE)
+        return scaled.masked_fill(~seen.any(dim=1), torch.nan)
+
+    def crps(self, objective: Objective) -> float:
+        """Geometric mean of the scores of windows: a few on which seasonal naive happens to be nearly
+        perfect must not be all that counts."""
+        return float(self.scores(objective).log().nanmean().exp())
 
 
 def sample_crps(

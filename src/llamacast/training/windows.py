@@ -60,6 +60,8 @@ class CorpusOnDevice:
         frequency_of = np.array([numbers[frequency] for frequency in corpus.frequencies])
         self.frequency_of = torch.from_numpy(frequency_of).to(device)
         self.traits = torch.tensor([_traits(frequency) for frequency in numbers], device=device)
+        dated = [frequency is not None for frequency in numbers]
+        self.dated = torch.tensor(dated, device=device)
         seasons = [season_candidates(frequency) for frequency in numbers]
         self.seasons = torch.tensor(seasons, device=device)
         starts = corpus.starts.astype("datetime64[ns]").astype(np.int64)
@@ -92,6 +94,7 @@ class CorpusOnDevice:
         told = steps[:, -shape.num_steps :]
         calendar = self._calendar(series, told.clamp(min=0).minimum(last - 1))
         with_calendar = torch.from_numpy(draws.with_calendar).to(self.device)[:, None]
+        with_calendar = with_calendar & self.dated[self.frequency_of[series]]
         shown = within[:, -shape.num_steps :] & with_calendar
         return CutWindows(
             values.masked_fill(~observed, 0.0),
@@ -127,8 +130,10 @@ class CorpusOnDevice:
         return features
 
 
-def _traits(frequency: Frequency) -> tuple[int, int, int]:
+def _traits(frequency: Frequency | None) -> tuple[int, int, int]:
     """Length of a step (0 if uneven), seconds that the clock is rounded to, last weekday or -1."""
+    if frequency is None:
+        return 0, 1, -1
     weekly = frequency.anchor if frequency.unit == "W" else -1
     return frequency.nanoseconds, clock_floor(frequency), weekly
 
@@ -139,7 +144,7 @@ def _days_of_uneven(
     """Days, since 1970, that points of uneven steps tell, and where each series' begin (else -1)."""
     days, begins, total = [], np.full(corpus.num_series, -1, dtype=np.int64), 0
     for number, frequency in enumerate(corpus.frequencies):
-        if frequency.nanoseconds:
+        if frequency is None or frequency.nanoseconds:
             continue
         length = int(corpus.lengths[number])
         stamps = stamps_from(corpus.starts[number], frequency, 0, length)

@@ -1,0 +1,123 @@
+"""Fine-tuning as users ask for it: which device and precision, a search first, what is told of it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from llamacast.adapting.report import Report
+from llamacast.applied.features import FeatureHead
+from llamacast.applied.request import Applied
+from llamacast.data.panel import Panel
+from llamacast.forecast import CheckpointError, DataError, Verdict
+from llamacast.model.checkpoint import Network
+from llamacast.sampling.threads import considerate_threads
+from llamacast.training.finetune import ADAPTER_DIRECTORY, FinetuneConfig, finetune, split
+from llamacast.training.pretrain import plot_losses
+from llamacast.training.search import search
+
+SEARCH_DIRECTORY = "search"
+CPU_FLAGS = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What fine-tuning gives."""
+
+    model: Network
+    features: FeatureHead | None
+    verdict: Verdict
+
+
+def adapt(
+    model: Network,
+    name: str,
+    applied: Applied,
+    panel: Panel,
+    options: dict[str, Any],
+    searches: bool,
+    directory: Path | None,
+    report: Report,
+) -> Adapted:
+    """Fine-tune the network of a name on a panel; `options` are the fields of `FinetuneConfig`.
+
+    Raises:
+        DataError: if an option or the data cannot be used, or a library is missing.
+        CheckpointError: if `directory` holds another run.
+    """
+    strategy = options.pop("strategy")
+    try:
+        if strategy == "features":
+            return _by_features(model, applied, panel, options)
+        config = FinetuneConfig(**options, strategy=strategy)
+        with _folder(directory) as folder, considerate_threads():
+            fabric = _fabric(next(model.parameters()).device)
+            if searches:
+                config = search(
+                    model, panel, config, folder / SEARCH_DIRECTORY, fabric, report.line
+                )
+            found, verdict = finetune(model, panel, config, folder, fabric, report.row, report.line)
+            plot_losses(folder)
+            if strategy == "lora":
+                from llamacast.training.lora import name_base
+
+                name_base(folder / ADAPTER_DIRECTORY, name)
+        return Adapted(found, None, verdict)
+    except (CheckpointError, DataError):
+        raise
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"strategy {strategy!r} needs {error.name}, which is not installed: "
+            "pip install 'llamacast[finetune]'"
+        ) from error
+
+
+def _by_features(
+    model: Network, applied: Applied, panel: Panel, options: dict[str, Any]
+) -> Adapted:
+    from llamacast.adapting.features import fit_head  # needs scikit-learn, which others do not
+
+    config = FinetuneConfig(**options)
+    context_length = config.context_length or model.config.context_length
+    parts = split(panel, config)
+    head, verdict = fit_head(applied, panel, parts, context_length, config.seed)
+    return Adapted(model, head if verdict.improved else None, verdict)
+
+
+@contextmanager
+def _folder(directory: Path | None) -> Iterator[Path]:
+    """That of the run; one that goes away where none is given."""
+    if directory is not None:
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+def _fabric(device: torch.device) -> Fabric:
+    """Where the network is; blocks in bfloat16 where the hardware multiplies that faster."""
+    precision: Any = "bf16-mixed" if _multiplies_bfloat16(device) else "32-true"
+    # Lightning tells of each Fabric which precision it has.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    accelerator = device.type if device.type in ("cpu", "cuda", "mps") else "auto"
+    return Fabric(accelerator=accelerator, devices=1, precision=precision)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not CPU_FLAGS.exists():
+        return False
+    flags = set(CPU_FLAGS.read_text().split())
+    return bool(flags & {"avx512_bf16", "amx_bf16"})

@@ -1,0 +1,87 @@
+"""From the levels at which values fell to how odd they are: calibrated on each series' own past."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from llamacast.anomalies import Anomalies
+from llamacast.applied.hindsight import Hindsight
+from llamacast.data.panel import Panel
+
+Floats = npt.NDArray[np.float64]
+
+# The share of a series' values by which the spread of its scores is told. What is odd is rarer than
+# the tenth that is left out, and so does not count.
+QUANTILE_COMPARED = 0.9
+# Values that a series' own spread of scores is believed by half, against that of the network.
+VALUES_ASSUMED = 50
+SMALLEST_STRETCH, LARGEST_STRETCH = 0.3, 3.0
+
+
+def detect(
+    panel: Panel, hindcast: Callable[[Panel], Hindsight], false_alarm_rate: float
+) -> Anomalies:
+    """Judge every value of a panel by what was told before it.
+
+    Twice: what is flagged at first is taken out, so that it does not mislead what comes after it, and
+    all values are judged by what is then told.
+    """
+    first, _ = _probabilities(hindcast(panel).levels(panel.values))
+    odd = [one < false_alarm_rate for one in first]
+    cleaned = [
+        np.where(flags, np.nan, values) for flags, values in zip(odd, panel.values, strict=True)
+    ]
+    kept = [
+        clean if np.isfinite(clean).any() else values
+        for clean, values in zip(cleaned, panel.values, strict=True)
+    ]
+    hindsight = hindcast(replace(panel, values=kept))
+    probability, stretch = _probabilities(hindsight.levels(panel.values))
+    tail = _ndtr(-stretch * _ndtri(1 - false_alarm_rate / 2))
+    lengths = [len(values) for values in panel.values]
+    return Anomalies(
+        ids=panel.ids,
+        index=[axis.index(0, length) for axis, length in zip(panel.axes, lengths, strict=True)],
+        values=panel.values,
+        expected=hindsight.quantile(0.5),
+        low=hindsight.quantile(tail),
+        high=hindsight.quantile(1 - tail),
+        probability=probability,
+        false_alarm_rate=false_alarm_rate,
+        id_column=panel.columns.id,
+        time_column=panel.columns.time,
+        target_column=panel.columns.target,
+    )
+
+
+def _probabilities(levels: list[Floats]) -> tuple[list[Floats], Floats]:
+    """Two-sided tail probabilities, and by how much the scores of each series are stretched.
+
+    Levels are told as normal scores. Where nine in ten of a series' scores lie within more than 1.64,
+    its forecasts have been too sure, and all of its scores are shrunk.
+    """
+    found, stretches = [], []
+    for one in levels:
+        score = np.abs(_ndtri(one))
+        known = score[np.isfinite(score)]
+        width = np.quantile(known, QUANTILE_COMPARED) if len(known) else np.nan
+        own = width / _ndtri(np.array((1 + QUANTILE_COMPARED) / 2))
+        weight = len(known) / (len(known) + VALUES_ASSUMED)
+        stretch = np.exp(weight * np.log(max(own, 1e-9))) if len(known) else 1.0
+        stretch = float(np.clip(stretch, SMALLEST_STRETCH, LARGEST_STRETCH))
+        stretches.append(stretch)
+        found.append(2 * _ndtr(-score / stretch))
+    return found, np.array(stretches)
+
+
+def _ndtr(score: npt.ArrayLike) -> Floats:
+    return torch.special.ndtr(torch.as_tensor(score, dtype=torch.float64)).numpy()
+
+
+def _ndtri(level: npt.ArrayLike) -> Floats:
+    return torch.special.ndtri(torch.as_tensor(level, dtype=torch.float64)).numpy()

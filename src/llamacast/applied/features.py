@@ -1,0 +1,113 @@
+"""A regression on a frozen network's hidden vectors that mends its medians: the cheapest fine-tuning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from llamacast.applied.hindsight import Hindsight
+from llamacast.applied.request import Applied, Request
+from llamacast.attention import Attention
+from llamacast.data.panel import Panel
+from llamacast.forecast import CheckpointError
+from llamacast.sampling.reading import Reading
+
+Floats = npt.NDArray[np.float64]
+
+FILE = "features.safetensors"
+# Errors beyond so many widths of the 80 % interval count as that many.
+LARGEST_ERROR = 3.0
+
+
+@dataclass(frozen=True)
+class FeatureHead:
+    """Predicted errors of the medians, in widths of the 80 % interval: linear in hidden vectors."""
+
+    mean: Floats
+    """Of hidden vectors, `(width,)`."""
+    coefficients: Floats
+    """Shape `(width, horizon)`."""
+    intercept: Floats
+    """Shape `(horizon,)`."""
+
+    @property
+    def horizon(self) -> int:
+        return len(self.intercept)
+
+    def errors(self, hidden: Floats, horizon: int) -> Floats:
+        """Shape `(series, horizon)`; 0 beyond the horizon that was learnt."""
+        told = (hidden - self.mean) @ self.coefficients + self.intercept
+        found = np.zeros((len(hidden), horizon))
+        found[:, : self.horizon] = told[:, :horizon].clip(-LARGEST_ERROR, LARGEST_ERROR)
+        return found
+
+    def scaled(self, share: float) -> FeatureHead:
+        return FeatureHead(self.mean, self.coefficients * share, self.intercept * share)
+
+    @property
+    def digest(self) -> str:
+        """A short text that tells it from any other."""
+        parts = (self.mean, self.coefficients, self.intercept)
+        told = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+        return hashlib.blake2b(told, digest_size=4).hexdigest()
+
+    def save(self, directory: Path) -> None:
+        parts = {"mean": self.mean, "coefficients": self.coefficients, "intercept": self.intercept}
+        save_file(parts, directory / FILE)
+
+    @staticmethod
+    def load(directory: Path) -> FeatureHead | None:
+        """That of a folder, if it has one.
+
+        Raises:
+            CheckpointError: if the file is damaged.
+        """
+        path = directory / FILE
+        if not path.exists():
+            return None
+        try:
+            return FeatureHead(**load_file(path))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A network whose samples are moved by a head's errors."""
+
+    network: Applied
+    head: FeatureHead
+
+    def sample(self, request: Request) -> Floats:
+        samples = self.network.sample(request)
+        hidden = newest(self.network, request.panel)
+        moved = torch.from_numpy(samples + moves(samples, self.head, hidden))
+        return (request.clamp(moved) if request.clamp else moved).numpy()
+
+    def read(self, panel: Panel) -> Iterator[Reading]:
+        return self.network.read(panel)
+
+    def attend(self, panel: Panel) -> Attention:
+        return self.network.attend(panel)
+
+    def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
+        return self.network.hindcast(panel, progress)
+
+
+def moves(samples: Floats, head: FeatureHead, hidden: Floats) -> Floats:
+    """By how much samples move, `(series, 1, horizon)`."""
+    low, high = np.quantile(samples, (0.1, 0.9), axis=1)
+    return ((high - low) * head.errors(hidden, samples.shape[2]))[:, None]
+
+
+def newest(network: Applied, panel: Panel) -> Floats:
+    """The newest hidden vector of each series."""
+    return np.concatenate([one.newest.double().numpy() for one in network.read(panel)])

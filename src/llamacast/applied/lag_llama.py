@@ -1,0 +1,155 @@
+"""Lag-Llama on panels: windows cut, the network asked, answers put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from llamacast.applied.hindsight import Hindsight, Piece
+from llamacast.applied.request import Request, shown
+from llamacast.attention import Attention
+from llamacast.data.panel import Panel
+from llamacast.data.windows import Origins, last_windows
+from llamacast.model.lag_llama import LagLlama
+from llamacast.sampling.engine import Part, plan, sample_paths
+from llamacast.sampling.hindcast import hindcast_values
+from llamacast.sampling.reading import Reading, attend_values, read_values
+from llamacast.sampling.threads import considerate_threads, share_out
+
+Floats = npt.NDArray[np.float64]
+
+# Hindcasts of a series begin here, in ever longer stretches: each is scaled by what is before it.
+FIRST_STRETCH = 8
+# Windows that go through the network together.
+WINDOWS_TOGETHER = 16
+
+
+class AppliedLagLlama:
+    """What Lag-Llama says of panels: paths sampled step by step."""
+
+    def __init__(self, model: LagLlama) -> None:
+        self.model = model
+
+    def sample(self, request: Request) -> Floats:
+        samples = np.empty((len(request.panel), request.num_samples, request.horizon))
+        parts, most = plan(
+            self.model,
+            len(request.panel),
+            request.num_samples,
+            request.context_length,
+            request.horizon,
+            request.memory_bytes,
+            request.joint,
+        )
+        with considerate_threads() as num_threads:
+            # One part alone shares out its samples.
+            within = num_threads if len(parts) == 1 else 1
+            drawn = share_out(
+                lambda part: self._draw(request, part, within), parts, min(num_threads, most)
+            )
+            for part, paths in shown(drawn, len(parts), request.progress):
+                samples[part.series, part.samples] = paths.numpy()
+        return samples
+
+    def _draw(self, request: Request, part: Part, num_threads: int) -> Tensor:
+        """Cut the last windows of some series and sample their futures."""
+        context_length = request.context_length
+        history_length = self.model.config.max_lag + context_length
+        windows = last_windows(
+            request.panel, part.series, history_length, context_length, request.horizon
+        )
+        return sample_paths(
+            self.model,
+            torch.from_numpy(windows.values),
+            torch.from_numpy(windows.observed),
+            torch.from_numpy(windows.calendar),
+            request.uniforms(range(len(request.panel))[part.series], part.samples),
+            request.clamp,
+            num_threads,
+            request.joint,
+        )
+
+    def read(self, panel: Panel) -> Iterator[Reading]:
+        """What the network makes of each series' context, some series at a time."""
+        with considerate_threads():
+            for first in range(0, len(panel), WINDOWS_TOGETHER):
+                yield read_values(self.model, *self._context(panel, first, WINDOWS_TOGETHER))
+
+    def _context(self, panel: Panel, first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        context_length = self.model.config.context_length
+        history = self.model.config.max_lag + context_length
+        windows = last_windows(panel, slice(first, first + count), history, context_length, 1)
+        parts = (windows.values, windows.observed, windows.calendar)
+        values, observed, calendar = (torch.from_numpy(part) for part in parts)
+        return values, observed, calendar
+
+    def attend(self, panel: Panel) -> Attention:
+        """What a forecast of the next step of each series draws on."""
+        found, steps = [], np.array(self.model.config.lags) + 1
+        with considerate_threads():
+            for number in range(len(panel)):
+                found.append(attend_values(self.model, *self._context(panel, number, 1)))
+        lengths = [min(len(one), self.model.config.context_length) for one in panel.values]
+        indices = [
+            axis.index(len(values) - length, length)
+            for axis, values, length in zip(panel.axes, panel.values, lengths, strict=True)
+        ]
+        return Attention(
+            ids=panel.ids,
+            history=[
+                pd.Series(values[-length:], index)
+                for values, length, index in zip(panel.values, lengths, indices, strict=True)
+            ],
+            tokens=indices,
+            # Tokens before a series begins are not shown, whatever attention they have.
+            weights=[
+                one.weights[..., -length:].double().numpy()
+                for one, length in zip(found, lengths, strict=True)
+            ],
+            importance=[pd.Series(one.importance.double().numpy(), steps) for one in found],
+            parts="lags",
+        )
+
+    def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
+        """What would have been said of each step, from the steps before it."""
+        with considerate_threads():
+            work = list(_stretches(panel, self.model.config.context_length // 2))
+            told = (self._hindcast(one) for one in work)
+            pieces = list(shown(told, len(work), progress, "Looking back"))
+        return Hindsight([len(values) for values in panel.values], pieces)
+
+    def _hindcast(self, stretches: Origins) -> Piece:
+        context_length, num_steps = self.model.config.context_length, stretches.horizon
+        whole = Origins(stretches.panel, stretches.series, stretches.cuts + num_steps, 1)
+        past, all_known = stretches.histories(slice(None)), whole.histories(slice(None))
+        every, history = slice(0, len(past)), self.model.config.max_lag + context_length
+        known = last_windows(all_known, every, history + num_steps, 1, 1)
+        calendar = last_windows(past, every, history, context_length, num_steps).calendar
+        found = hindcast_values(
+            self.model,
+            torch.from_numpy(known.values),
+            torch.from_numpy(known.observed),
+            torch.from_numpy(calendar),
+            num_steps,
+        )
+        return Piece(stretches.series, stretches.cuts, num_steps, found)
+
+
+def _stretches(panel: Panel, longest: int) -> Iterator[Origins]:
+    """All steps of each series but the first, in stretches of like length."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for number, values in enumerate(panel.values):
+        first = FIRST_STRETCH
+        while first < len(values):
+            length = min(first, longest, len(values) - first)
+            found.setdefault(length, []).append((number, first))
+            first += length
+    for length, places in found.items():
+        for begin in range(0, len(places), WINDOWS_TOGETHER):
+            series, cuts = np.array(places[begin : begin + WINDOWS_TOGETHER]).T
+            yield Origins(panel, series, cuts, length)

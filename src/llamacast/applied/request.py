@@ -1,0 +1,76 @@
+"""What is asked of a network, and parts of it shown as they are done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from llamacast.applied.hindsight import Hindsight
+from llamacast.attention import Attention
+from llamacast.data.panel import Panel
+from llamacast.sampling.engine import Clamp
+from llamacast.sampling.reading import Reading
+from llamacast.sampling.streams import uniforms
+
+Floats = npt.NDArray[np.float64]
+Of = TypeVar("Of")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a forecast, checked."""
+
+    panel: Panel
+    horizon: int
+    num_samples: int
+    context_length: int
+    seed: int
+    clamp: Clamp | None
+    joint: bool
+    memory_bytes: int
+    progress: bool | None
+
+    def uniforms(self, series: Iterable[int], samples: slice) -> Tensor:
+        """The random numbers of some series' paths."""
+        names = [str(self.panel.ids[one]) for one in series]
+        return uniforms(names, self.seed, self.num_samples, self.horizon)[:, samples]
+
+
+class Applied(Protocol):
+    """A network, ready for panels."""
+
+    def sample(self, request: Request) -> Floats:
+        """Samples of each series, `(series, sample, horizon)`."""
+        ...
+
+    def read(self, panel: Panel) -> Iterator[Reading]:
+        """What the network makes of each series' context, some series at a time."""
+        ...
+
+    def attend(self, panel: Panel) -> Attention:
+        """What a forecast of what comes next draws on."""
+        ...
+
+    def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
+        """What would have been said of each step, from the steps before it."""
+        ...
+
+
+def shown(
+    drawn: Iterable[Of], total: int, progress: bool | None, what: str = "Forecasting"
+) -> Iterable[Of]:
+    """The same, with a bar; None shows it in a terminal, where there are several parts."""
+    if progress is None:
+        progress = total > 1 and sys.stderr.isatty()
+    if not progress:
+        return drawn  # even a bar that is not shown starts a thread
+    console = Console(stderr=True)
+    return track(drawn, what, total, console=console, transient=True)

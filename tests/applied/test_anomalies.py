@@ -1,0 +1,100 @@
+"""Anomalies, by the packaged weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llamacast
+from llamacast import DataError
+
+PLACES = {"a": [310, 420], "b": [350]}
+
+
+@pytest.fixture(scope="module", params=["cria", "lag-llama"])
+def forecaster(request):
+    return llamacast.load(request.param, device="cpu")
+
+
+def frame(seed=0, num_steps=480):
+    rng = np.random.default_rng(seed)
+    stamps = pd.date_range("2024-01-01", periods=num_steps, freq="h")
+    parts = []
+    for name, places in PLACES.items():
+        y = 50 + 10 * np.sin(np.arange(num_steps) * 2 * np.pi / 24) + rng.normal(size=num_steps)
+        y[places] += 12.0
+        y[200] = np.nan
+        parts.append(pd.DataFrame({"unique_id": name, "ds": stamps, "y": y}))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def found(forecaster):
+    return forecaster.detect(frame())
+
+
+def test_what_was_planted_is_found_and_little_else(found):
+    for name, flags in zip(found.ids, found.flags, strict=True):
+        assert set(PLACES[name]) <= set(np.flatnonzero(flags))
+        ordinary = np.delete(flags[100:], np.array(PLACES[name]) - 100)
+        assert ordinary.mean() < 0.03
+
+
+def test_bands_are_where_flags_begin(found):
+    for number, flags in enumerate(found.flags):
+        values = found.values[number]
+        outside = (values < found.low[number]) | (values > found.high[number])
+        known = ~np.isnan(found.probability[number])
+        assert (outside[known] == flags[known]).mean() > 0.99
+        middle = found.expected[number][known]
+        assert (found.low[number][known] < middle).all()
+
+
+def test_a_missing_value_is_not_judged(found):
+    table = found.to_frame()
+    missing = table[table.y.isna()]
+    assert len(missing) == 2
+    assert missing.probability.isna().all()
+    assert not missing.anomaly.any()
+    assert list(table.columns[:3]) == ["unique_id", "ds", "y"]
+    np.testing.assert_allclose(table.score, -np.log10(table.probability), equal_nan=True)
+
+
+def test_units_do_not_matter(forecaster, found):
+    changed = frame()
+    changed["y"] = changed.y * 1e-3
+    other = forecaster.detect(changed)
+    for one, two in zip(found.probability, other.probability, strict=True):
+        np.testing.assert_allclose(np.log(one), np.log(two), atol=0.05, equal_nan=True)
+
+
+def test_a_series_is_judged_alone_as_in_company(forecaster, found):
+    whole = frame()
+    alone = forecaster.detect(whole[whole.unique_id == "b"])
+    np.testing.assert_allclose(alone.probability[0], found.probability[1], rtol=1e-3)
+
+
+def test_long_series_are_judged_to_their_end(forecaster):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=2600)
+    y[[2100, 2590]] = 15.0
+    found = forecaster.detect(y)
+    assert np.isfinite(found.probability[0][100:]).all()
+    assert found.flags[0][[2100, 2590]].all()
+
+
+def test_constant_and_short_series_are_no_alarm(forecaster):
+    found = forecaster.detect([np.full(60, 3.0), np.array([1.0, 2.0])])
+    assert not any(flags.any() for flags in found.flags)
+
+
+def test_a_picture_is_drawn(found, tmp_path):
+    found.plot(tmp_path / "odd.png", last=100)
+    assert (tmp_path / "odd.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, -1])
+def test_rates_are_refused_that_make_no_sense(forecaster, rate):
+    with pytest.raises(DataError, match="false_alarm_rate"):
+        forecaster.detect(frame(), false_alarm_rate=rate)
