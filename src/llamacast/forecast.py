@@ -112,6 +112,8 @@ class Forecast:
     joint: bool = True
     """Whether each sample is one possible future; if not, samples are evenly spaced quantiles of each
     step, and only what is said of single steps holds."""
+    notes: Sequence[str] = ()
+    """What a user should know of how it was made, in sentences."""
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 3:

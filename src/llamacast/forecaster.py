@@ -112,8 +112,12 @@ class PretrainedForecaster(ABC):
                 that they are too narrow beyond the first steps.
             memory_bytes: requests that need more than this at a time are answered in parts.
             progress: show a bar; None shows it in a terminal when there are several parts.
-            columns: `id_column`, `time_column`, `target_column`, where names do not tell them, and
-                `frequency`, the pandas name of the step, where it is not to be inferred.
+            columns: `id_column`, `time_column`, `target_column`, where names do not tell them;
+                `frequency`, the pandas name of the step, where it is not to be inferred;
+                `covariates`, `future_frame` and `holidays`, what may explain the values (see
+                `ColumnNames`). A regression on these is added to the network's forecast of the rest,
+                where that has been better on the last windows of the history; `notes` of the forecast
+                say whether.
 
         Raises:
             DataError: says what is wrong with the data or the request, where, and how to mend it.
@@ -123,12 +127,23 @@ class PretrainedForecaster(ABC):
         if context_length is None:
             context_length = self.model.config.context_length
         _check_whole("context_length", context_length, 65536)
-        panel = read_panel(data, **columns)
-        clamp = _clamp(nonnegative, integer)
+        panel = read_panel(data, horizon=horizon, **columns)
+        clamp, used = _clamp(nonnegative, integer), list[str]()
         request = Request(
-            panel, horizon, num_samples, context_length, seed, clamp, joint, memory_bytes, progress
+            panel,
+            horizon,
+            num_samples,
+            context_length,
+            seed,
+            clamp,
+            joint,
+            memory_bytes,
+            progress,
+            used,
         )
-        return panel.answer(self._applied.sample(request), self.name, joint)
+        applied = self._applied if panel.covariates is None else _explained(self._applied)
+        answer = panel.answer(applied.sample(request), self.name, joint)
+        return replace(answer, notes=_told_of(used)) if used else answer
 
     def finetune(
         self,
@@ -387,6 +402,26 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> L
     )
     forecaster.save(target)
     return forecaster
+
+
+def _explained(applied: Applied) -> Applied:
+    """A network, and a regression on covariates."""
+    try:
+        from llamacast.applied.covariates import WithCovariates
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"covariates need {error.name}, which is not installed: "
+            "pip install 'llamacast[covariates]'"
+        ) from error
+    return WithCovariates(applied)
+
+
+def _told_of(used: list[str]) -> tuple[str, ...]:
+    """In how many series covariates have been found to help."""
+    helped = sum(map(bool, used))
+    if not helped:
+        return ("covariates: did not help on the last windows of the history, and are left out",)
+    return (f"covariates: used in {helped} of {len(used)} series, where they helped before",)
 
 
 def _last_stamp(panel: Panel) -> str:

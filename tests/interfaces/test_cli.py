@@ -292,3 +292,16 @@ def test_a_backtest_takes_fine_tuned_models(run, table, tmp_path):
     result = run(*command, "cria+features")
     assert result.exit_code == 0, result.output
     assert "cria+features" in result.output
+
+
+def test_covariates_are_told_of(run, table, tmp_path):
+    future = tmp_path / "future.csv"
+    stamps = pd.date_range("2024-04-10", periods=7, freq="D")
+    pd.DataFrame({"shop": "x", "day": stamps, "staff": 3}).to_csv(future, index=False)
+    command = ("forecast", table, "--horizon", 7, *COLUMNS, "--num-samples", 5)
+    result = run(*command, "--future", future, "--covariates", "staff", "--holidays", "DE")
+    assert result.exit_code == 0, result.output
+    assert "covariates: " in result.output
+    result = run(*command, "--future", future, "--covariates", "weather")
+    assert result.exit_code == 2
+    assert "no covariate 'weather'" in result.output

@@ -37,6 +37,8 @@ class Request:
     joint: bool
     memory_bytes: int
     progress: bool | None
+    used: list[str] | None = None
+    """Where it is told which regression on covariates each series' forecast has in it."""
 
     def uniforms(self, series: Iterable[int], samples: slice) -> Tensor:
         """The random numbers of some series' paths."""

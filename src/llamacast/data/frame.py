@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -11,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from llamacast.data.calendar import Frequency, infer_frequency, parse_frequency
-from llamacast.data.panel import Columns, Panel, Rows, lay_out
+from llamacast.data.covariates import Beside, read_covariates, with_future
+from llamacast.data.panel import Columns, Panel, Rows, lay_out, step_numbers_beside
 from llamacast.data.tables import ID_NAMES, TIME_NAMES, Table, as_frame, looks_like_dates
 from llamacast.forecast import DataError
 
@@ -28,6 +31,14 @@ class ColumnNames(TypedDict, total=False):
     target_column: str | None
     frequency: str | None
     """Pandas name of the step; None infers it."""
+    covariates: Sequence[str] | None
+    """Columns that may explain the values. Those of `future_frame` too are known ahead; others in the
+    past only, but for those that never change within a series."""
+    future_frame: pd.DataFrame | str | os.PathLike[str] | None
+    """A table, or its file, with the series and times of the horizon and the covariates that are known
+    for it; without `covariates`, with all of them."""
+    holidays: str | None
+    """Code of a country ("DE", "US-CA"), whose public holidays may explain the values."""
 
 
 def read_panel(
@@ -37,19 +48,24 @@ def read_panel(
     time_column: str | None = None,
     target_column: str | None = None,
     frequency: str | None = None,
+    covariates: Sequence[str] | None = None,
+    future_frame: pd.DataFrame | str | os.PathLike[str] | None = None,
+    holidays: str | None = None,
+    horizon: int | None = None,
 ) -> Panel:
     """Check a table and lay each of its series on a regular time axis.
 
     Long frames (`unique_id, ds, y`; `item_id, timestamp, target`; any names by argument), wide
     frames (a column for each series), Series, arrays, lists, and the paths of CSV and parquet
     files are understood. Rows may be in any order; steps without a row become missing. A `Panel` is
-    checked already and comes back as it is.
+    checked already and comes back as it is. `covariates`, `future_frame` and `holidays` (see
+    `ColumnNames`) are laid beside the values, as far as a forecast of `horizon` steps needs them.
 
     Raises:
         DataError: names the file, column, series or row that cannot be used, and how to mend it.
     """
     if isinstance(data, Panel):
-        return data
+        return data if horizon is None else with_future(data, horizon, Beside(holidays=holidays))
     frame = as_frame(data, id_column)
     _check_names(frame, {"id": id_column, "time": time_column, "target": target_column})
     given = parse_frequency(frequency) if frequency is not None else None
@@ -64,7 +80,46 @@ def read_panel(
         time="ds" if time is None else time,
         target="y" if wide else str(targets[0]),
     )
-    return lay_out(_to_rows(frame, identifier, time, targets, given), columns, given)
+    panel = lay_out(_to_rows(frame, identifier, time, targets, given), columns, given)
+    asked = _asked(frame, columns, covariates, future_frame, holidays)
+    if asked.columns:
+        if wide or time is None:
+            raise DataError(
+                "covariates need a long table, with a column of times and one row for each value"
+            )
+        rows = frame if asked.future is None else pd.concat([frame, asked.future])
+        read = replace(_to_rows(rows, identifier, time, targets, given), target=np.empty(0))
+        steps = step_numbers_beside(read, panel)
+        panel = replace(panel, covariates=read_covariates(panel, frame, columns, steps, asked))
+    return panel if horizon is None else with_future(panel, horizon, asked)
+
+
+def _asked(
+    frame: pd.DataFrame,
+    columns: Columns,
+    covariates: Sequence[str] | None,
+    future_frame: pd.DataFrame | str | os.PathLike[str] | None,
+    holidays: str | None,
+) -> Beside:
+    """Which covariates are wanted, and the future of those that have one."""
+    future = None if future_frame is None else as_frame(future_frame, columns.id)
+    own = [name for name in (columns.id, columns.time, columns.target) if name is not None]
+    if future is not None:
+        missing = [name for name in (columns.id, columns.time) if name and name not in future]
+        if missing:
+            raise DataError(f"future_frame has no column {missing[0]!r}, which the data have")
+        if covariates is None:
+            covariates = [name for name in future.columns if name not in own]
+    chosen = (covariates,) if isinstance(covariates, str) else tuple(covariates or ())
+    for name in chosen:
+        if name not in frame.columns:
+            there = (
+                ", ".join(str(column) for column in frame.columns if column not in own) or "none"
+            )
+            raise DataError(f"there is no covariate {name!r} in the data; there are: {there}")
+        if name in own:
+            raise DataError(f"column {name!r} is no covariate: it is the series, time or target")
+    return Beside(chosen, future, holidays)
 
 
 # --- Which column is what ------------------------------------------------------------------------

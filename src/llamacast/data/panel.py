@@ -80,6 +80,28 @@ class TimeAxis:
 
 
 @dataclass(frozen=True)
+class Covariates:
+    """Numbers beside the values of each series of a panel. Categories are a column for each word."""
+
+    names: tuple[str, ...]
+    ahead: npt.NDArray[np.bool_]
+    """Which columns are known for steps that are still to come, `(column,)`."""
+    values: Sequence[npt.NDArray[np.float64]]
+    """Of each series `(step, column)`: its own steps, and those after them that are known. NaN where
+    not known."""
+
+    def cut(self, series: Sequence[int], firsts: Sequence[int], ends: Sequence[int]) -> Covariates:
+        """Of some series, from a first step on, as known at an end: of later steps only what is known
+        ahead."""
+        found = []
+        for number, first, end in zip(series, firsts, ends, strict=True):
+            part = self.values[number][first:].copy()
+            part[end - first :, ~self.ahead] = np.nan
+            found.append(part)
+        return replace(self, values=found)
+
+
+@dataclass(frozen=True)
 class Panel:
     """Series on regular time axes. NaN is missing; every series has at least one value."""
 
@@ -87,12 +109,18 @@ class Panel:
     values: Sequence[npt.NDArray[np.float64]]
     axes: Sequence[TimeAxis]
     columns: Columns
+    covariates: Covariates | None = None
+    """What is known beside the values, if anything."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def stretch(self, firsts: Sequence[int], ends: Sequence[int]) -> Panel:
-        """A part of each series: from its own first step up to its own end; at least a step each."""
+        """A part of each series: from its own first step up to its own end; at least a step each.
+
+        Of covariates, what was known ahead at the end stays.
+        """
+        beside = self.covariates and self.covariates.cut(range(len(self)), firsts, ends)
         return Panel(
             self.ids,
             [
@@ -101,15 +129,19 @@ class Panel:
             ],
             [axis.moved(first) for axis, first in zip(self.axes, firsts, strict=True)],
             self.columns,
+            beside,
         )
 
     def choose(self, series: Sequence[int]) -> Panel:
         """Some of the series."""
+        ends = [len(self.values[number]) for number in series]
+        beside = self.covariates and self.covariates.cut(series, [0] * len(ends), ends)
         return Panel(
             [self.ids[number] for number in series],
             [self.values[number] for number in series],
             [self.axes[number] for number in series],
             self.columns,
+            beside,
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -174,6 +206,33 @@ def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
         start = steps[bounds[number]]
         axes.append(TimeAxis(start if frequency else int(start), frequency, size, rows.zone))
     return Panel(ids, values, axes, columns)
+
+
+def step_numbers_beside(rows: Rows, panel: Panel) -> npt.NDArray[np.int64]:
+    """How many steps each of some rows comes after the start of its series in a panel.
+
+    Raises:
+        DataError: if a row is of no series of the panel, lies before its start or between its steps.
+    """
+    axis = panel.axes[0]
+    codes = pd.Index(panel.ids).get_indexer(rows.ids)
+    if (codes < 0).any():
+        place = int((codes < 0).argmax())
+        raise DataError(f"future_frame: there is no series {rows.ids[place]!r} in the history")
+    starts = np.array([axis.start for axis in panel.axes])[codes]
+    if axis.frequency is None:
+        distance = rows.steps - starts
+        numbers, falls = distance // axis.step, distance % axis.step == 0
+    else:
+        numbers, falls = step_numbers(rows.steps, starts.astype("datetime64[ns]"), axis.frequency)
+    wrong = ~falls | (numbers < 0)
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise DataError(
+            f"future_frame: {_show(rows.steps[place])} of series {rows.ids[place]!r} is none of its "
+            "steps; bring the times to those of the history"
+        )
+    return numbers.astype(np.int64)
 
 
 def _number_steps(

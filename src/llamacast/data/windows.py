@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacast.data.calendar import NUM_FEATURES, season_candidates
-from llamacast.data.panel import Panel
+from llamacast.data.panel import Covariates, Panel
 from llamacast.forecast import DataError
 
 SHORTEST_HISTORY = 4
@@ -111,6 +111,7 @@ class Origins:
             [_read_only(self.panel.values[s][:cut]) for s, cut in chosen],
             [self.panel.axes[s] for s, _ in chosen],
             self.panel.columns,
+            self._beside(self.series[part], self.cuts[part]),
         )
 
     def actuals(self) -> npt.NDArray[np.float64]:
@@ -140,7 +141,15 @@ class Origins:
             ],
             [self.panel.axes[s] for s in chosen],
             self.panel.columns,
+            self._beside(chosen, self.cuts[first]),
         )
+
+    def _beside(
+        self, series: npt.NDArray[np.int64], cuts: npt.NDArray[np.int64]
+    ) -> Covariates | None:
+        """Covariates as known at some cuts."""
+        known = self.panel.covariates
+        return known and known.cut(series.tolist(), [0] * len(cuts), cuts.tolist())
 
 
 def _read_only(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -35,6 +35,17 @@ EXTRAS = {"lightning_fabric": "train"}
 IdColumn = Annotated[Optional[str], typer.Option(help="Column that names the series.")]
 TimeColumn = Annotated[Optional[str], typer.Option(help="Column of dates, or of whole numbers.")]
 TargetColumn = Annotated[Optional[str], typer.Option(help="Column of values to forecast.")]
+FutureFrame = Annotated[
+    Optional[Path],
+    typer.Option(help="Table of the horizon's series, times and covariates that are known ahead."),
+]
+CovariateNames = Annotated[
+    Optional[str],
+    typer.Option(help="Columns that may explain the values, with commas. [default: --future's]"),
+]
+Holidays = Annotated[
+    Optional[str], typer.Option(help="Country whose holidays may explain them: DE, US-CA, ...")
+]
 FrequencyName = Annotated[
     Optional[str],
     typer.Option(help="Step of the data: h, D, W-SUN, MS, 15min, ... [default: inferred]"),
@@ -73,6 +84,9 @@ def forecast(
     integer: Annotated[
         bool, typer.Option("--integer", help="All values are whole numbers.")
     ] = False,
+    future: FutureFrame = None,
+    covariates: CovariateNames = None,
+    holidays: Holidays = None,
     seed: Annotated[int, typer.Option(help="Same seed, same forecast.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -100,7 +114,12 @@ def forecast(
             time_column=time_column,
             target_column=target_column,
             frequency=frequency,
+            covariates=covariates.split(",") if covariates else None,
+            future_frame=future,
+            holidays=holidays,
         )
+        for note in result.notes:
+            _tell(note)
         frame = result.to_frame(quantiles=asked, levels=intervals)
         typer.echo(frame.head(NUM_ROWS_SHOWN).to_string(index=False, float_format="%.6g"))
         if len(frame) > NUM_ROWS_SHOWN:

@@ -27,7 +27,7 @@ def uniforms(
     evenly over the unit square (a rank-1 lattice, shifted and dealt out at random: L'Ecuyer and
     Lemieux 2000), so that quantiles are those of about twice as many independent samples.
     """
-    drawn = np.stack([_lattices(_generator(name, seed), num_samples, horizon) for name in names])
+    drawn = np.stack([_lattices(generator(name, seed), num_samples, horizon) for name in names])
     # Zero has no logarithm, and one is no probability; in float32 either may be rounded to.
     bounds = np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg
     return torch.from_numpy(drawn.astype(np.float32).clip(*bounds)).transpose(1, 2)
@@ -42,6 +42,7 @@ def _lattices(rng: np.random.Generator, num_samples: int, horizon: int) -> npt.N
     return (places * [1 / num_samples, GOLDEN_RATIO] + shifts[:, None]) % 1.0
 
 
-def _generator(name: str, seed: int) -> np.random.Generator:
+def generator(name: str, seed: int) -> np.random.Generator:
+    """Random numbers that belong to a name and a seed, on any machine."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

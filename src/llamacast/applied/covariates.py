@@ -1,0 +1,185 @@
+"""Forecasts that covariates explain a part of: a regression beside a network that knows none.
+
+A ridge regression, fitted on each series' history (or on all series together), tells what covariates
+do; the network forecasts what is left; both are added up, with the uncertainty of both. Whether that
+is better, and with which regression, is found on the last windows of the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from llamacast.applied.hindsight import Hindsight
+from llamacast.applied.regression import Design, Effects, fit_alone, fit_together
+from llamacast.applied.request import Applied, Request
+from llamacast.attention import Attention
+from llamacast.data.calendar import season_candidates
+from llamacast.data.panel import Panel
+from llamacast.data.windows import Origins
+from llamacast.sampling.reading import Reading
+from llamacast.sampling.streams import generator
+
+Floats = npt.NDArray[np.float64]
+
+# Windows of each series, one horizon apart, that a choice is made by; and of all series.
+MOST_ORIGINS, MOST_WINDOWS = 4, 400
+# No window begins in the first part of a series, or after next to nothing.
+FIRST_SHARE, FEWEST_KNOWN = 0.4, 4
+NUM_SAMPLES = 49
+# Windows that a series' own gain is believed by half, against that of all series.
+WINDOWS_ASSUMED = 6
+# Gains in CRPS below this share are not worth a regression.
+SMALLEST_GAIN = 0.01
+
+
+@dataclass(frozen=True)
+class WithCovariates:
+    """A network, and a regression on what lies beside the values of a panel."""
+
+    network: Applied
+
+    def sample(self, request: Request) -> Floats:
+        """Samples of each series; `used` of the request is told which regressions are in them."""
+        panel = request.panel
+        if panel.covariates is None or not panel.covariates.names:
+            return self.network.sample(request)
+        chosen = choose(self.network, request)
+        if request.used is not None:
+            request.used.extend(chosen)
+        if not any(chosen):
+            return self.network.sample(request)
+        names = [name for name in dict.fromkeys(chosen) if name]
+        effects = {name: _effects(panel, name, request.horizon) for name in names}
+        own = [
+            effects[name][number] if name else Effects.none(len(values), request.horizon)
+            for number, (name, values) in enumerate(zip(chosen, panel.values, strict=True))
+        ]
+        rest = _without(panel, own)
+        samples = self.network.sample(replace(request, panel=rest, clamp=None))
+        for number, one in enumerate(own):
+            rng = generator(f"covariates of {panel.ids[number]}", request.seed)
+            drawn = one.draw(request.num_samples if request.joint else 1, rng, request.joint)
+            samples[number] += drawn[:, : request.horizon]
+        if request.clamp is None:
+            return samples
+        return request.clamp(torch.from_numpy(samples)).numpy()
+
+    def read(self, panel: Panel) -> Iterator[Reading]:
+        return self.network.read(panel)
+
+    def attend(self, panel: Panel) -> Attention:
+        return self.network.attend(panel)
+
+    def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
+        return self.network.hindcast(panel, progress)
+
+
+CANDIDATES = ("levels", "changes", "seasons", "together")
+"""Regressions of each series' values beside its season and trend, of its changes from step to step, of
+those from season to season, and of changes of all series together."""
+
+
+def choose(network: Applied, request: Request) -> list[str]:
+    """For each series the regression that has helped on the last windows, or "" for none."""
+    panel, horizon = request.panel, request.horizon
+    origins = _origins(panel, horizon)
+    if not len(origins):
+        return [""] * len(panel)
+    histories, actuals = origins.histories(slice(None)), origins.actuals()
+    ask = partial(
+        replace,
+        request,
+        num_samples=NUM_SAMPLES,
+        clamp=None,
+        joint=False,
+        progress=False,
+        used=None,
+    )
+    scales = np.array([_usual_step(values) for values in histories.values])
+    plain = _crps(network.sample(ask(panel=histories)), actuals, scales)
+    gains = {}
+    for name in CANDIDATES:
+        effects = _effects(histories, name, horizon)
+        samples = network.sample(ask(panel=_without(histories, effects)))
+        told = np.stack([one.mean[-horizon:] for one in effects])
+        gains[name] = np.log(_crps(samples + told[:, None], actuals, scales) / plain)
+    return [_best(gains, origins.series == number) for number in range(len(panel))]
+
+
+def _best(gains: dict[str, Floats], own: npt.NDArray[np.bool_]) -> str:
+    """By a series' own windows and, the fewer these are, by those of all series."""
+    weight = own.sum() / (own.sum() + WINDOWS_ASSUMED)
+    found = {
+        name: weight * (np.nanmean(gain[own]) if own.any() else 0.0) + (1 - weight) * _surely(gain)
+        for name, gain in gains.items()
+    }
+    name = min(found, key=lambda one: found[one])
+    return name if found[name] < -SMALLEST_GAIN else ""
+
+
+def _surely(gain: Floats) -> float:
+    """The mean gain, and its standard error on top."""
+    known = gain[np.isfinite(gain)]
+    if len(known) < 2:
+        return 0.0
+    return float(known.mean() + known.std(ddof=1) / np.sqrt(len(known)))
+
+
+def _origins(panel: Panel, horizon: int) -> Origins:
+    series, cuts = [], []
+    each = max(1, min(MOST_ORIGINS, MOST_WINDOWS // len(panel)))
+    for number, values in enumerate(panel.values):
+        known = np.isfinite(values)
+        for back in range(each, 0, -1):
+            cut = len(values) - back * horizon
+            late = cut >= max(horizon, FIRST_SHARE * len(values))
+            if late and known[:cut].sum() > FEWEST_KNOWN and known[cut : cut + horizon].any():
+                series.append(number)
+                cuts.append(cut)
+    if len(series) > MOST_WINDOWS:
+        kept = np.linspace(0, len(series) - 1, MOST_WINDOWS).astype(int)
+        series, cuts = [series[n] for n in kept], [cuts[n] for n in kept]
+    return Origins(panel, np.array(series, dtype=np.int64), np.array(cuts, dtype=np.int64), horizon)
+
+
+def _effects(panel: Panel, name: str, horizon: int) -> list[Effects]:
+    """What covariates do to each series, by the regression of that name."""
+    designs = list(_designs(panel, horizon))
+    if name == "together":
+        return fit_together(designs)
+    return [fit_alone(design, name) for design in designs]
+
+
+def _designs(panel: Panel, horizon: int) -> Iterator[Design]:
+    assert panel.covariates is not None
+    for values, axis, known in zip(panel.values, panel.axes, panel.covariates.values, strict=True):
+        season = season_candidates(axis.frequency)[0]
+        yield Design(values, known[: len(values) + horizon], panel.covariates.ahead, season)
+
+
+def _without(panel: Panel, effects: Sequence[Effects]) -> Panel:
+    values = [own - one.mean[: len(own)] for own, one in zip(panel.values, effects, strict=True)]
+    return replace(panel, values=values, covariates=None)
+
+
+def _crps(samples: Floats, actuals: Floats, scales: Floats) -> Floats:
+    """Of each window, in usual steps of its history; never nothing, so that it has a logarithm."""
+    count = samples.shape[1]
+    ordered = np.sort(samples, axis=1)
+    weights = (2 * np.arange(1, count + 1) - count - 1) / count**2
+    spread = np.einsum("wsh,s->wh", ordered, weights)
+    error = np.abs(samples - actuals[:, None]).mean(axis=1)
+    found = np.nanmean(error - spread, axis=1) / scales
+    return np.maximum(found, 1e-3)
+
+
+def _usual_step(values: Floats) -> float:
+    """Mean distance from one value to the next; 1 where there is none."""
+    steps = np.abs(np.diff(values))
+    return float(np.nanmean(steps)) if np.nansum(steps) > 0 else 1.0

@@ -1,0 +1,218 @@
+"""What is known beside the values of series: columns of their tables, of the future, and holidays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from llamacast.data.panel import Columns, Covariates, Panel, TimeAxis
+from llamacast.forecast import DataError
+
+Floats = npt.NDArray[np.float64]
+
+# Words of one column, beyond which it is no category but a name or a text.
+MOST_WORDS = 30
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Which covariates a user asks for, checked against a table by `read_covariates`."""
+
+    columns: tuple[str, ...] = ()
+    future: pd.DataFrame | None = None
+    holidays: str | None = None
+
+
+def read_covariates(
+    panel: Panel, frame: pd.DataFrame, found: Columns, steps: npt.NDArray[Any], beside: Beside
+) -> Covariates:
+    """Lay covariates beside a panel that was made of `frame`.
+
+    `steps` is the number of each row of `frame`, and then of `beside.future`, from the start of its
+    series. Columns that `beside.future` has are known ahead, and so are those that never change within
+    a series, and holidays.
+
+    Raises:
+        DataError: names the column, the series and the step that cannot be used.
+    """
+    future = beside.future
+    rows = frame if future is None else pd.concat([frame, future], ignore_index=True)
+    series = _numbers_of_series(rows, found, panel)
+    lengths = np.array([len(values) for values in panel.values])
+    most = np.array(lengths)
+    np.maximum.at(most, series, steps + 1)
+    is_history = np.arange(len(rows)) < len(frame)
+    names: list[str] = []
+    ahead: list[bool] = []
+    parts: list[list[Floats]] = [[] for _ in lengths]
+    for column in beside.columns:
+        told = future is not None and column in future.columns
+        for name, numbers in _as_numbers(rows[column], column, is_history):
+            laid = [np.full(length, np.nan) for length in most]
+            for number in range(len(laid)):
+                own = series == number
+                laid[number][steps[own]] = numbers[own]
+            still = not told and all(len(np.unique(one[~np.isnan(one)])) <= 1 for one in laid)
+            laid = [_filled(one, length, still) for one, length in zip(laid, lengths, strict=True)]
+            names.append(name)
+            ahead.append(told or still)
+            for number, one in enumerate(laid):
+                parts[number].append(one)
+    values = [
+        np.stack(one, axis=1) if one else np.empty((length, 0))
+        for one, length in zip(parts, most, strict=True)
+    ]
+    return Covariates(tuple(names), np.array(ahead, dtype=bool), values)
+
+
+def _numbers_of_series(rows: pd.DataFrame, found: Columns, panel: Panel) -> npt.NDArray[np.int64]:
+    if found.id is None:
+        return np.zeros(len(rows), dtype=np.int64)
+    numbers = pd.Index(panel.ids).get_indexer(rows[found.id])
+    return numbers.astype(np.int64)
+
+
+def _as_numbers(
+    column: pd.Series[Any], name: str, is_history: npt.NDArray[np.bool_]
+) -> list[tuple[str, Floats]]:
+    """A numeric column as it is; of words a column of ones and zeros for each but the most common."""
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        if np.isinf(numbers).any():
+            raise DataError(
+                f"covariate {name!r}: row {int(np.isinf(numbers).argmax())} is infinite"
+            )
+        return [(name, numbers)]
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        raise DataError(f"covariate {name!r} holds dates; give numbers or categories")
+    words = column.astype(object)
+    missing = words.isna().to_numpy()
+    counts = words[is_history].value_counts()
+    if len(counts) > MOST_WORDS:
+        raise DataError(
+            f"covariate {name!r} has {len(counts)} different values, too many for a category (at most "
+            f"{MOST_WORDS}); give numbers, or join rare values"
+        )
+    new = sorted(set(words[~is_history].dropna()) - set(counts.index), key=str)
+    if new:
+        raise DataError(
+            f"covariate {name!r}: the future has {new[0]!r}, which the history never had; "
+            "its effect cannot be known"
+        )
+    kept = sorted(counts.index[1:], key=str)
+    return [
+        (f"{name}={word}", np.where(missing, np.nan, (words == word).to_numpy(dtype=np.float64)))
+        for word in kept
+    ]
+
+
+def _filled(values: Floats, length: int, still: bool) -> Floats:
+    """Gaps in the history as the last value before them, or the first one after; what never changes
+    also goes on."""
+    history = pd.Series(values[:length]).ffill().bfill().fillna(0.0).to_numpy()
+    rest = np.full(len(values) - length, history[-1]) if still else values[length:]
+    return np.concatenate([history, rest])
+
+
+def with_future(panel: Panel, horizon: int, found: Beside) -> Panel:
+    """The panel with its covariates as long as a forecast of `horizon` steps needs them.
+
+    Raises:
+        DataError: if a covariate of the future is missing at a step; the message names both.
+    """
+    covariates = panel.covariates
+    if covariates is None and found.holidays is None:
+        return panel
+    if covariates is None:
+        empty = [np.empty((len(values), 0)) for values in panel.values]
+        covariates = Covariates((), np.empty(0, dtype=bool), empty)
+    longer = []
+    for number, (values, axis) in enumerate(zip(panel.values, panel.axes, strict=True)):
+        need = len(values) + horizon
+        known = covariates.values[number][:need]
+        room = np.full((need - len(known), len(covariates.names)), np.nan)
+        still = covariates.ahead & _never_changes(known)
+        if len(known):
+            room[:, still] = known[len(values) - 1, still]
+        laid = np.concatenate([known, room])
+        _refuse_gaps(laid[len(values) :], covariates, panel.ids[number], axis, len(values))
+        longer.append(laid)
+    covariates = replace(covariates, values=longer)
+    if found.holidays is not None:
+        covariates = _with_holidays(covariates, panel, found.holidays)
+    return replace(panel, covariates=covariates)
+
+
+def _never_changes(known: Floats) -> npt.NDArray[np.bool_]:
+    first = known[:1]
+    return ((known == first) | np.isnan(known)).all(axis=0)
+
+
+def _refuse_gaps(
+    future: Floats, covariates: Covariates, identifier: Any, axis: TimeAxis, length: int
+) -> None:
+    gaps = np.isnan(future) & covariates.ahead
+    if gaps.any():
+        step, column = np.argwhere(gaps)[0]
+        label = axis.index(length + int(step), 1)[0]
+        raise DataError(
+            f"covariate {covariates.names[column]!r} of series {identifier!r} is not known at {label}; "
+            "future_frame needs a row with a value for each series and step of the horizon"
+        )
+
+
+# --- Holidays ------------------------------------------------------------------------------------
+
+
+def _with_holidays(covariates: Covariates, panel: Panel, country: str) -> Covariates:
+    """Whether a step lies on, right before or right after a public holiday; of longer steps, how many
+    days of holiday they have."""
+    days = _holidays(country, panel, covariates)
+    values = []
+    for known, axis in zip(covariates.values, panel.axes, strict=True):
+        if axis.frequency is None:
+            raise DataError("holidays need dates; these series count their steps")
+        stamps = pd.DatetimeIndex(axis.index(0, len(known) + 1)).tz_localize(None)
+        starts = stamps.to_numpy().astype("datetime64[D]")
+        short = axis.frequency.is_clock or axis.frequency.unit in ("D", "B")
+        on = np.searchsorted(days, starts[1:]) - np.searchsorted(days, starts[:-1])
+        before = after = np.zeros(len(on), dtype=bool)
+        if short:
+            on = np.isin(starts[:-1], days).astype(np.int64)
+            before = np.isin(starts[:-1] + 1, days) & (on == 0)
+            after = np.isin(starts[:-1] - 1, days) & (on == 0)
+        own = np.stack([on, before, after], axis=1).astype(np.float64)
+        values.append(np.concatenate([known, own], axis=1))
+    names = ("holiday", "day before holiday", "day after holiday")
+    ahead = np.concatenate([covariates.ahead, np.ones(len(names), dtype=bool)])
+    return Covariates((*covariates.names, *names), ahead, values)
+
+
+def _holidays(country: str, panel: Panel, covariates: Covariates) -> npt.NDArray[np.datetime64]:
+    try:
+        import holidays
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "holidays need the library of that name: pip install 'llamacast[covariates]'"
+        ) from error
+    ends = [
+        axis.index(number, 1)[0]
+        for axis, known in zip(panel.axes, covariates.values, strict=True)
+        for number in (0, len(known) + 1)
+        if axis.frequency is not None
+    ]
+    if not ends:
+        raise DataError("holidays need dates; these series count their steps")
+    years = range(min(ends).year, max(ends).year + 1)
+    name, _, part = country.partition("-")
+    try:
+        found = holidays.country_holidays(name, subdiv=part or None, years=years)
+    except NotImplementedError as error:
+        raise DataError(
+            f"holidays: no country {country!r} is known; give its code, such as 'DE' or 'US-CA'"
+        ) from error
+    return np.sort(np.array(list(found), dtype="datetime64[D]"))

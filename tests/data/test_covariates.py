@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llamacast.data.frame import read_panel
+from llamacast.data.windows import rolling_origins
+from llamacast.forecast import DataError
+
+HORIZON = 5
+
+
+def table(num_steps=60, start="2024-01-01", ids=("b", "a")):
+    rng = np.random.default_rng(0)
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "shop": name,
+                "day": pd.date_range(start, periods=num_steps),
+                "sold": rng.normal(size=num_steps),
+                "price": rng.normal(size=num_steps),
+                "kind": rng.choice(["red", "green", "blue"], num_steps),
+                "size": 10.0 * number,
+            }
+        )
+        for number, name in enumerate(ids)
+    )
+
+
+COLUMNS = {"id_column": "shop", "time_column": "day", "target_column": "sold"}
+
+
+def both(num_steps=60):
+    whole = table(num_steps + HORIZON)
+    step = whole.groupby("shop").cumcount()
+    return whole[step < num_steps], whole[step >= num_steps].drop(columns="sold")
+
+
+def read(history, **more):
+    return read_panel(history, horizon=HORIZON, **COLUMNS, **more)
+
+
+def test_every_covariate_of_the_future_lies_beside_its_series():
+    history, future = both()
+    found = read(history, future_frame=future)
+    names = found.covariates.names
+    assert names[0] == "price"
+    assert names[-1] == "size"
+    assert set(names[1:-1]) < {"kind=red", "kind=green", "kind=blue"}
+    assert found.covariates.ahead.all()
+    whole = pd.concat([history, future])
+    for identifier, values in zip(found.ids, found.covariates.values, strict=True):
+        own = whole[whole.shop == identifier]
+        np.testing.assert_array_equal(values[:, 0], own.price)
+        np.testing.assert_array_equal(values[:, -1], own["size"])
+        word = names[1].removeprefix("kind=")
+        np.testing.assert_array_equal(values[:, 1], own.kind == word)
+
+
+def test_order_of_rows_and_extra_rows_do_not_matter():
+    history, future = both()
+    mixed = future.sample(frac=1.0, random_state=0)
+    one, other = read(history, future_frame=future), read(history, future_frame=mixed)
+    for first, second in zip(one.covariates.values, other.covariates.values, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_what_is_not_in_the_future_frame_is_known_in_the_past_only():
+    history, future = both()
+    found = read(history, covariates=["price", "size"], future_frame=future[["shop", "day"]])
+    assert found.covariates.ahead.tolist() == [False, True]  # what never changes goes on
+    values = found.covariates.values[0]
+    assert np.isnan(values[60:, 0]).all()
+    assert (values[:, 1] == values[0, 1]).all()
+
+
+def test_gaps_in_the_past_are_filled_and_gaps_in_the_future_refused():
+    history, future = both()
+    history = history.copy()
+    history.iloc[3, 3] = np.nan
+    found = read(history, future_frame=future)
+    assert found.covariates.values[0][3, 0] == found.covariates.values[0][2, 0]
+    future = future.copy()
+    future.iloc[2, 2] = np.nan
+    with pytest.raises(DataError, match=r"'price' of series 'b' is not known at 2024-03-03"):
+        read(history, future_frame=future)
+    with pytest.raises(DataError, match="is not known at 2024-03-05"):
+        read(history, future_frame=both()[1].groupby("shop").head(4))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "told"),
+    [
+        (lambda h, f: (h, f), {"covariates": ["cost"]}, "no covariate 'cost'.*price"),
+        (lambda h, f: (h, f), {"covariates": ["sold"]}, "'sold' is no covariate"),
+        (lambda h, f: (h, f.drop(columns="day")), {}, "no column 'day'"),
+        (lambda h, f: (h, f.assign(shop="c")), {}, "no series 'c'"),
+        (lambda h, f: (h, f.assign(kind="violet")), {}, "'violet', which the history never had"),
+        (lambda h, f: (h.assign(price=np.inf), f), {}, "'price'.*infinite"),
+        (lambda h, f: (h, f.assign(day=f.day + pd.Timedelta("1h"))), {}, "none of its steps"),
+        (
+            lambda h, f: (h.assign(kind=[str(n) for n in range(len(h))]), f),
+            {},
+            "'kind' has 120 different values",
+        ),
+        (lambda h, f: (h, f), {"holidays": "Atlantis"}, "no country 'Atlantis'"),
+    ],
+)
+def test_what_cannot_be_used_is_named(change, options, told):
+    history, future = change(*both())
+    with pytest.raises(DataError, match=told):
+        read(history, future_frame=future, **options)
+
+
+def test_windows_know_of_the_future_only_what_is_known_ahead():
+    history, future = both()
+    future = future[["shop", "day", "price"]]
+    panel = read(history, covariates=["price", "kind"], future_frame=future)
+    histories = rolling_origins(panel, HORIZON, 2, HORIZON).histories(slice(None))
+    ahead = panel.covariates.ahead
+    for values, known in zip(histories.values, histories.covariates.values, strict=True):
+        assert len(known) >= len(values) + HORIZON
+        assert not np.isnan(known[: len(values) + HORIZON, ahead]).any()
+        assert np.isnan(known[len(values) :, ~ahead]).all()
+
+
+def test_parts_of_a_panel_keep_what_lies_beside_them():
+    history, future = both()
+    panel = read(history, future_frame=future)
+    part = panel.choose([1]).stretch([10], [40])
+    np.testing.assert_array_equal(part.covariates.values[0][:35], panel.covariates.values[1][10:45])
+    assert part.axes[0].index(0, 1)[0] == panel.axes[1].index(10, 1)[0]
+
+
+def test_holidays_are_those_of_the_country():
+    history = table(num_steps=360)
+    found = read(history, holidays="DE")
+    names = found.covariates.names
+    assert names == ("holiday", "day before holiday", "day after holiday")
+    values, axis = found.covariates.values[0], found.axes[0]
+    labels = axis.index(0, len(values))
+    assert labels[values[:, 0] > 0].strftime("%m-%d").tolist()[:2] == ["01-01", "03-29"]
+    assert values[labels == "2024-12-24", 1] == 1  # beyond the history, which ends on the 25th
+    assert labels[-1] == pd.Timestamp("2024-12-30")
+    monthly = (
+        history.groupby("shop")
+        .head(20)
+        .assign(day=lambda h: np.tile(pd.date_range("2023-01-01", periods=20, freq="MS"), 2))
+    )
+    values = read(monthly, holidays="DE").covariates.values[0]
+    assert values[0, 0] == 1
+    assert values[11, 0] == 2  # both days of Christmas
+    counted = history.groupby("shop").head(20).assign(day=lambda h: np.tile(np.arange(20), 2))
+    with pytest.raises(DataError, match="holidays need dates"):
+        read(counted, holidays="DE")
+
+
+def test_whole_numbers_as_steps_have_covariates_too():
+    history, future = both()
+    number = {day: n for n, day in enumerate(pd.date_range("2024-01-01", periods=65))}
+    history, future = (f.assign(day=f.day.map(number) * 2) for f in (history, future))
+    found = read(history, future_frame=future)
+    np.testing.assert_array_equal(found.covariates.values[1][60:, 0], future.price[5:])
+
+
+def test_a_wide_table_has_no_covariates():
+    wide = pd.DataFrame({"ds": pd.date_range("2024", periods=20), "a": 1.0, "b": 2.0})
+    with pytest.raises(DataError, match="long table"):
+        read_panel(wide, covariates=["a"])
