@@ -23,7 +23,15 @@ FLOORS: dict[str, set[str]] = {
     "evaluation": {"forecast", "data", "data.calendar", "evaluation.neural"},
     "evaluation.neural": {"forecast", "data", "data.calendar", "evaluation"},
     "training": {"forecast", "data", "data.calendar", "model", "sampling"},
-    "applied": {"forecast", "anomalies", "attention", "data", "model", "sampling"},
+    "applied": {
+        "forecast",
+        "anomalies",
+        "attention",
+        "data",
+        "data.calendar",
+        "model",
+        "sampling",
+    },
     "adapting": {"forecast", "applied", "data", "model", "sampling", "training"},
     "forecaster": {
         "forecast",

@@ -19,6 +19,7 @@ from torch import Tensor
 from llamacast.anomalies import Anomalies
 from llamacast.applied.anomalies import detect
 from llamacast.applied.cria import AppliedCria
+from llamacast.applied.dependence import tie
 from llamacast.applied.features import FeatureHead, Mended
 from llamacast.applied.lag_llama import AppliedLagLlama
 from llamacast.applied.request import Applied, Request
@@ -90,7 +91,7 @@ class PretrainedForecaster(ABC):
         context_length: int | None = None,
         nonnegative: bool = False,
         integer: bool = False,
-        joint: bool = True,
+        joint: bool | Literal["series"] = True,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         progress: bool | None = None,
         **columns: Unpack[ColumnNames],
@@ -109,11 +110,13 @@ class PretrainedForecaster(ABC):
             joint: each sample is one possible future. Without it, samples are quantiles of each
                 step. Cria's are exact. Lag-Llama follows one path along the means: as many times
                 faster as there are samples, but its intervals do not carry uncertainty forward, so
-                that they are too narrow beyond the first steps.
+                that they are too narrow beyond the first steps. With "series", and with a
+                `group_column`, sample n of every series (of a group) is one possible future of all of
+                them, as they have moved together; each series' own samples are the same ones.
             memory_bytes: requests that need more than this at a time are answered in parts.
             progress: show a bar; None shows it in a terminal when there are several parts.
             columns: `id_column`, `time_column`, `target_column`, where names do not tell them;
-                `frequency`, the pandas name of the step, where it is not to be inferred;
+                `frequency`, the pandas name of the step, where it is not to be inferred; `group_column`;
                 `covariates`, `future_frame` and `holidays`, what may explain the values (see
                 `ColumnNames`). A regression on these is added to the network's forecast of the rest,
                 where that has been better on the last windows of the history; `notes` of the forecast
@@ -129,6 +132,9 @@ class PretrainedForecaster(ABC):
         _check_whole("context_length", context_length, 65536)
         panel = read_panel(data, horizon=horizon, **columns)
         clamp, used = _clamp(nonnegative, integer), list[str]()
+        if joint not in (True, False, "series"):
+            raise DataError(f"joint must be True, False or 'series'; got {joint!r}")
+        ties = joint == "series" or (joint and panel.groups is not None)
         request = Request(
             panel,
             horizon,
@@ -136,13 +142,16 @@ class PretrainedForecaster(ABC):
             context_length,
             seed,
             clamp,
-            joint,
+            bool(joint),
             memory_bytes,
             progress,
             used,
         )
         applied = self._applied if panel.covariates is None else _explained(self._applied)
-        answer = panel.answer(applied.sample(request), self.name, joint)
+        samples = applied.sample(request)
+        if ties:
+            samples = tie(self._network, panel, samples)
+        answer = panel.answer(samples, self.name, bool(joint))
         return replace(answer, notes=_told_of(used)) if used else answer
 
     def finetune(

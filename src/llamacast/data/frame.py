@@ -31,6 +31,8 @@ class ColumnNames(TypedDict, total=False):
     target_column: str | None
     frequency: str | None
     """Pandas name of the step; None infers it."""
+    group_column: str | None
+    """Column that says which series move together; paths are then joint over those of a group."""
     covariates: Sequence[str] | None
     """Columns that may explain the values. Those of `future_frame` too are known ahead; others in the
     past only, but for those that never change within a series."""
@@ -48,6 +50,7 @@ def read_panel(
     time_column: str | None = None,
     target_column: str | None = None,
     frequency: str | None = None,
+    group_column: str | None = None,
     covariates: Sequence[str] | None = None,
     future_frame: pd.DataFrame | str | os.PathLike[str] | None = None,
     holidays: str | None = None,
@@ -67,7 +70,8 @@ def read_panel(
     if isinstance(data, Panel):
         return data if horizon is None else with_future(data, horizon, Beside(holidays=holidays))
     frame = as_frame(data, id_column)
-    _check_names(frame, {"id": id_column, "time": time_column, "target": target_column})
+    given_names = {"id": id_column, "time": time_column, "target": target_column}
+    _check_names(frame, {**given_names, "group": group_column})
     given = parse_frequency(frequency) if frequency is not None else None
     time = time_column if time_column is not None else _find_time(frame)
     identifier = id_column if id_column is not None else _find_id(frame, time, target_column)
@@ -81,6 +85,8 @@ def read_panel(
         target="y" if wide else str(targets[0]),
     )
     panel = lay_out(_to_rows(frame, identifier, time, targets, given), columns, given)
+    if group_column is not None:
+        panel = replace(panel, groups=_groups(frame, columns, panel, group_column))
     asked = _asked(frame, columns, covariates, future_frame, holidays)
     if asked.columns:
         if wide or time is None:
@@ -92,6 +98,20 @@ def read_panel(
         steps = step_numbers_beside(read, panel)
         panel = replace(panel, covariates=read_covariates(panel, frame, columns, steps, asked))
     return panel if horizon is None else with_future(panel, horizon, asked)
+
+
+def _groups(frame: pd.DataFrame, columns: Columns, panel: Panel, name: str) -> list[Any]:
+    """The group of each series, which its rows agree on."""
+    if columns.id not in frame.columns:
+        raise DataError(f"group_column {name!r} needs a long table with a column of series names")
+    several = frame.groupby(columns.id)[name].nunique(dropna=False)
+    if (several > 1).any():
+        identifier = several.index[several > 1][0]
+        raise DataError(
+            f"column {name!r}: series {identifier!r} is in several groups; it may be in one"
+        )
+    known = frame.drop_duplicates(columns.id).set_index(columns.id)[name]
+    return [known[identifier] for identifier in panel.ids]
 
 
 def _asked(

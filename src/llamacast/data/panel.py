@@ -111,6 +111,8 @@ class Panel:
     columns: Columns
     covariates: Covariates | None = None
     """What is known beside the values, if anything."""
+    groups: Sequence[Any] | None = None
+    """Of each series, the name of the group whose series move together, if that is told."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -130,6 +132,7 @@ class Panel:
             [axis.moved(first) for axis, first in zip(self.axes, firsts, strict=True)],
             self.columns,
             beside,
+            self.groups,
         )
 
     def choose(self, series: Sequence[int]) -> Panel:
@@ -142,6 +145,7 @@ class Panel:
             [self.axes[number] for number in series],
             self.columns,
             beside,
+            self.groups and [self.groups[number] for number in series],
         )
 
     def to_frame(self) -> pd.DataFrame:

@@ -112,6 +112,7 @@ class Origins:
             [self.panel.axes[s] for s, _ in chosen],
             self.panel.columns,
             self._beside(self.series[part], self.cuts[part]),
+            self._groups(part),
         )
 
     def actuals(self) -> npt.NDArray[np.float64]:
@@ -143,6 +144,16 @@ class Origins:
             self.panel.columns,
             self._beside(chosen, self.cuts[first]),
         )
+
+    def _groups(self, part: slice) -> list[Any] | None:
+        """Series of a group belong together at the same window only."""
+        groups = self.panel.groups
+        if groups is None:
+            return None
+        ends = [
+            len(self.panel.values[s]) - cut for s, cut in zip(self.series, self.cuts, strict=True)
+        ]
+        return [(groups[s], end) for s, end in zip(self.series[part], ends[part], strict=True)]
 
     def _beside(
         self, series: npt.NDArray[np.int64], cuts: npt.NDArray[np.int64]
