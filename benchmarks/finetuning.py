@@ -34,8 +34,9 @@ def entrants(arguments: argparse.Namespace, season: int) -> dict:
     # Samples that are quantiles are Cria's own; Lag-Llama has paths.
     options = {"num_samples": arguments.num_samples, "seed": 0, "progress": False}
     found: dict = {"zero-shot": Settled(forecaster, options)}
-    for strategy in arguments.strategies.split(","):
-        for seed in range(arguments.seeds):
+    for told in arguments.strategies.split(","):
+        strategy, _, seeds = told.partition(":")
+        for seed in range(int(seeds or 1)):
             tuning = {"strategy": strategy, "seed": seed, "steps": arguments.steps}
             tuning |= {"history_share": arguments.history_share, "progress": False}
             found[f"{strategy} {seed}"] = Finetuned(forecaster, tuning, options)
@@ -48,9 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of parquet files")
     parser.add_argument("--model", default="cria")
-    parser.add_argument("--strategies", default="full,lora,head,features")
+    parser.add_argument("--strategies", default="full:3,lora:3,head,features", help=": and seeds")
     parser.add_argument("--beside", default=",".join(NEURAL), help="baselines, with commas")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--history-share", type=float, default=1.0)
     parser.add_argument("--max-series", type=int, default=60)
@@ -115,8 +115,8 @@ def write(
         f"# Fine-tuning {arguments.model}",
         "",
         "Geometric means over six data sets (at most "
-        f"{arguments.max_series} series of each, five windows); {arguments.seeds} seeds of each strategy, "
-        "averaged; ranks over all rows. Trained networks had "
+        f"{arguments.max_series} series of each, five windows); strategies and seeds, over which scores are "
+        f"averaged: {arguments.strategies}; ranks over all rows. Trained networks had "
         f"{arguments.minutes:g} minutes each, which is far from what they would need.",
         "",
         told(summary),

@@ -24,6 +24,7 @@ from llamacast.applied.features import FeatureHead, Mended
 from llamacast.applied.lag_llama import AppliedLagLlama
 from llamacast.applied.request import Applied, Request
 from llamacast.attention import Attention
+from llamacast.data.covariates import CovariateInputs
 from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
@@ -59,6 +60,7 @@ class PretrainedForecaster(ABC):
         dtype: Literal["float32", "bfloat16"] = "float32",
         training: TrainingRecord | None = None,
         features: FeatureHead | None = None,
+        inputs: CovariateInputs | None = None,
         verdict: Verdict | None = None,
     ) -> None:
         if dtype not in ("float32", "bfloat16"):
@@ -67,7 +69,7 @@ class PretrainedForecaster(ABC):
         self.source = name
         """What `load` was asked for."""
         self.training = training or TrainingRecord()
-        self.features = features
+        self.features, self.inputs = features, inputs
         self.verdict = verdict
         """What fine-tuning came to, of a forecaster that `finetune` has made."""
         self.model = model.to(_device(device)).eval()
@@ -147,7 +149,8 @@ class PretrainedForecaster(ABC):
             progress,
             used,
         )
-        applied = self._applied if panel.covariates is None else _explained(self._applied)
+        explains = panel.covariates is not None and self.inputs is None
+        applied = _explained(self._applied) if explains else self._applied
         samples = applied.sample(request)
         if ties:
             samples = tie(self._network, panel, samples)
@@ -194,12 +197,18 @@ class PretrainedForecaster(ABC):
             directory: receives the run, from which the same call goes on if it is stopped, and the
                 result, which `load(directory / "model")` reads.
             progress: tell the cost and each validation on standard error; None does in a terminal.
+            columns: as for `forecast`. Covariates become inputs of the network, so that forecasts by
+                what is returned need them: all of them ahead, or, where a `future_frame` is given
+                here, those that it has.
 
         Raises:
             DataError: says what is wrong with the data or the request, and how to mend it.
             CheckpointError: if `directory` holds another run.
         """
         panel = read_panel(data, **columns)
+        if panel.covariates is not None and columns.get("future_frame") is None:
+            known = np.ones_like(panel.covariates.ahead)
+            panel = replace(panel, covariates=replace(panel.covariates, ahead=known))
         try:
             from llamacast.adapting.finetuning import adapt  # needs lightning-fabric
             from llamacast.adapting.report import Report
@@ -230,6 +239,7 @@ class PretrainedForecaster(ABC):
             str(next(self.model.parameters()).device),
             training=replace(self.training, until=_last_stamp(panel)),
             features=found.features,
+            inputs=found.inputs,
             verdict=found.verdict,
         )
         if target is not None:
@@ -313,6 +323,8 @@ class PretrainedForecaster(ABC):
         checkpoint.save_training(self.training, Path(path))
         if self.features is not None:
             self.features.save(Path(path))
+        if self.inputs is not None:
+            self.inputs.save(Path(path))
 
 
 class LagLlamaForecaster(PretrainedForecaster):
@@ -322,7 +334,7 @@ class LagLlamaForecaster(PretrainedForecaster):
 
     @property
     def _network(self) -> AppliedLagLlama:
-        return AppliedLagLlama(self.model)
+        return AppliedLagLlama(self.model, self.inputs)
 
 
 class CriaForecaster(PretrainedForecaster):
@@ -332,7 +344,7 @@ class CriaForecaster(PretrainedForecaster):
 
     @property
     def _network(self) -> AppliedCria:
-        return AppliedCria(self.model)
+        return AppliedCria(self.model, self.inputs)
 
 
 def load(
@@ -356,9 +368,9 @@ def load(
     if (path / ADAPTER_FILE).exists():
         return _load_adapter(path, device, dtype)
     network, training = checkpoint.load(path), checkpoint.load_training(path)
-    features = FeatureHead.load(path)
+    features, inputs = FeatureHead.load(path), CovariateInputs.load(path)
     kind = CriaForecaster if isinstance(network, Cria) else LagLlamaForecaster
-    found = kind(network, path.name, device, dtype, training, features)
+    found = kind(network, path.name, device, dtype, training, features, inputs)
     found.source = str(model)
     return found
 

@@ -54,7 +54,7 @@ def panel():
 
 def run(net, panel, folder, fabric, **changes):
     config = FinetuneConfig(12, **{"steps": 40, "learning_rate": 5e-3, **changes})
-    return finetune(net, panel, config, folder, fabric)
+    return finetune(net, panel, config, folder, fabric)[:2]
 
 
 def same(one, other):
@@ -71,7 +71,7 @@ def test_what_is_learnt_forecasts_better_and_leaves_the_network_as_it_was(
     before = checkpoint.digest(net)
     told = []
     settled = FinetuneConfig(12, strategy, steps=32, learning_rate=1e-2)
-    found, verdict = finetune(net, panel, settled, tmp_path, fabric, announce=told.append)
+    found, verdict, _ = finetune(net, panel, settled, tmp_path, fabric, announce=told.append)
     assert checkpoint.digest(net) == before
     assert verdict.improved
     assert verdict.crps_after < verdict.crps_before

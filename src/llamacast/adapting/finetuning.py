@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from llamacast.adapting.report import Report
 from llamacast.applied.features import FeatureHead
 from llamacast.applied.request import Applied
+from llamacast.data.covariates import CovariateInputs
 from llamacast.data.panel import Panel
 from llamacast.forecast import CheckpointError, DataError, Verdict
 from llamacast.model.checkpoint import Network
@@ -34,6 +35,8 @@ class Adapted:
 
     model: Network
     features: FeatureHead | None
+    inputs: CovariateInputs | None
+    """What the network looks at beside the values."""
     verdict: Verdict
 
 
@@ -64,13 +67,15 @@ def adapt(
                 config = search(
                     model, panel, config, folder / SEARCH_DIRECTORY, fabric, report.line
                 )
-            found, verdict = finetune(model, panel, config, folder, fabric, report.row, report.line)
+            found, verdict, inputs = finetune(
+                model, panel, config, folder, fabric, report.row, report.line
+            )
             plot_losses(folder)
             if strategy == "lora":
                 from llamacast.training.lora import name_base
 
                 name_base(folder / ADAPTER_DIRECTORY, name)
-        return Adapted(found, None, verdict)
+        return Adapted(found, None, inputs, verdict)
     except (CheckpointError, DataError):
         raise
     except ValueError as error:
@@ -91,7 +96,7 @@ def _by_features(
     context_length = config.context_length or model.config.context_length
     parts = split(panel, config)
     head, verdict = fit_head(applied, panel, parts, context_length, config.seed)
-    return Adapted(model, head if verdict.improved else None, verdict)
+    return Adapted(model, head if verdict.improved else None, None, verdict)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 from llamacast.applied.hindsight import Hindsight, Piece
 from llamacast.applied.request import Request, shown
 from llamacast.attention import Attention
+from llamacast.data.covariates import CovariateInputs, last_covariates
 from llamacast.data.panel import Panel
 from llamacast.data.windows import Origins, last_values
 from llamacast.model.cria import Cria
@@ -36,8 +37,8 @@ WINDOWS_TOGETHER = 8
 class AppliedCria:
     """What Cria says of panels: all quantiles in one pass, and paths that run through them."""
 
-    def __init__(self, model: Cria) -> None:
-        self.model = model
+    def __init__(self, model: Cria, inputs: CovariateInputs | None = None) -> None:
+        self.model, self.inputs = model, inputs
 
     def sample(self, request: Request) -> Floats:
         lengths = [min(len(one), request.context_length) for one in request.panel.values]
@@ -62,12 +63,18 @@ class AppliedCria:
     def _tell(self, request: Request, rows: Rows) -> Tensor:
         """Samples of some series."""
         values, observed, seasons = last_values(request.panel, rows.series, request.context_length)
+        beside = None
+        if self.inputs is not None:
+            sizes = values.shape[1], request.horizon
+            told = last_covariates(request.panel, rows.series, *sizes, self.inputs)
+            beside = torch.from_numpy(told)
         answer = forecast_quantiles(
             self.model,
             torch.from_numpy(values),
             torch.from_numpy(observed),
             torch.from_numpy(seasons),
             request.horizon,
+            beside,
         )
         if request.joint:
             uniforms = request.uniforms(rows.series, slice(None))

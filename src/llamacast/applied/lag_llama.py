@@ -9,10 +9,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from llamacast.applied.hindsight import Hindsight, Piece
 from llamacast.applied.request import Request, shown
 from llamacast.attention import Attention
+from llamacast.data.covariates import CovariateInputs, last_covariates
 from llamacast.data.panel import Panel
 from llamacast.data.windows import Origins, last_windows
 from llamacast.model.lag_llama import LagLlama
@@ -32,8 +34,8 @@ WINDOWS_TOGETHER = 16
 class AppliedLagLlama:
     """What Lag-Llama says of panels: paths sampled step by step."""
 
-    def __init__(self, model: LagLlama) -> None:
-        self.model = model
+    def __init__(self, model: LagLlama, inputs: CovariateInputs | None = None) -> None:
+        self.model, self.inputs = model, inputs
 
     def sample(self, request: Request) -> Floats:
         samples = np.empty((len(request.panel), request.num_samples, request.horizon))
@@ -67,12 +69,29 @@ class AppliedLagLlama:
             self.model,
             torch.from_numpy(windows.values),
             torch.from_numpy(windows.observed),
-            torch.from_numpy(windows.calendar),
+            self._told(windows.calendar, request, part.series),
             request.uniforms(range(len(request.panel))[part.series], part.samples),
             request.clamp,
             num_threads,
             request.joint,
         )
+
+    def _told(
+        self,
+        calendar: npt.NDArray[np.float32],
+        request: Request | None = None,
+        series: slice = slice(None),
+    ) -> Tensor:
+        """The calendar and, behind it, covariates; as usual where nothing is asked of a future."""
+        found = torch.from_numpy(calendar)
+        if self.inputs is None:
+            return found
+        if request is None:
+            return functional.pad(found, (0, len(self.inputs.names)))
+        numbers = np.arange(len(request.panel))[series]
+        sizes = request.context_length, request.horizon
+        beside = last_covariates(request.panel, numbers, *sizes, self.inputs)
+        return torch.cat([found, torch.from_numpy(beside)], dim=2)
 
     def read(self, panel: Panel) -> Iterator[Reading]:
         """What the network makes of each series' context, some series at a time."""
@@ -84,9 +103,8 @@ class AppliedLagLlama:
         context_length = self.model.config.context_length
         history = self.model.config.max_lag + context_length
         windows = last_windows(panel, slice(first, first + count), history, context_length, 1)
-        parts = (windows.values, windows.observed, windows.calendar)
-        values, observed, calendar = (torch.from_numpy(part) for part in parts)
-        return values, observed, calendar
+        values, observed = torch.from_numpy(windows.values), torch.from_numpy(windows.observed)
+        return values, observed, self._told(windows.calendar)
 
     def attend(self, panel: Panel) -> Attention:
         """What a forecast of the next step of each series draws on."""
@@ -134,7 +152,7 @@ class AppliedLagLlama:
             self.model,
             torch.from_numpy(known.values),
             torch.from_numpy(known.observed),
-            torch.from_numpy(calendar),
+            self._told(calendar),
             num_steps,
         )
         return Piece(stretches.series, stretches.cuts, num_steps, found)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from sklearn.linear_model import BayesianRidge
 from sklearn.preprocessing import SplineTransformer
 
+from llamacast.data.covariates import late
+
 Floats = npt.NDArray[np.float64]
 
 # A numeric covariate of more distinct values may bend: a cubic spline between so many knots.
@@ -43,7 +45,7 @@ class Design:
         horizon = len(self.covariates) - self.length
         found = []
         for column, ahead in zip(self.covariates.T, self.ahead, strict=True):
-            known = column if ahead else _late(column, self.length, horizon)
+            known = column if ahead else late(column, self.length, horizon)
             history = known[: self.length]
             if np.ptp(history) == 0:
                 continue
@@ -60,12 +62,6 @@ class Design:
         if not found:
             return np.empty((len(self.covariates), 0))
         return np.concatenate(found, axis=1)
-
-
-def _late(column: Floats, length: int, horizon: int) -> Floats:
-    """What is known in the past only, a horizon late, so that all of it is known."""
-    history = column[:length]
-    return np.concatenate([np.full(horizon, history[0]), history])
 
 
 @dataclass(frozen=True)
@@ -148,7 +144,7 @@ def _common_features(designs: Sequence[Design]) -> list[Floats]:
     for design in designs:
         horizon = len(design.covariates) - design.length
         known = [
-            column if ahead else _late(column, design.length, horizon)
+            column if ahead else late(column, design.length, horizon)
             for column, ahead in zip(design.covariates.T, design.ahead, strict=True)
         ]
         scaled = (np.stack(known, axis=1) - usual) / np.where(width > 0, width, 1.0)

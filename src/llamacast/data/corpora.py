@@ -92,6 +92,8 @@ class Corpus:
     """Names of the data sets."""
     dataset_bounds: npt.NDArray[np.int64]
     """First series of each data set, and the end of the last."""
+    covariates: npt.NDArray[np.float32] | None = None
+    """Beside `values`, `(point, covariate)`, standardised; the same number for all series."""
 
     @property
     def num_series(self) -> int:
@@ -208,11 +210,14 @@ class DataSet:
     values: Sequence[npt.NDArray[np.float32]]
     starts: npt.NDArray[np.datetime64]
     frequencies: Sequence[Frequency | None]
+    covariates: Sequence[npt.NDArray[np.float32]] = ()
+    """Of each series, `(step, covariate)`; none, or of all."""
 
 
 def join(datasets: Iterable[DataSet]) -> Corpus:
     """The corpus of some data sets."""
     parts = list(datasets)
+    beside = [known for part in parts for known in part.covariates]
     lengths = np.array([len(values) for part in parts for values in part.values], dtype=np.int64)
     return Corpus(
         values=np.concatenate([values for part in parts for values in part.values]),
@@ -222,6 +227,7 @@ def join(datasets: Iterable[DataSet]) -> Corpus:
         ids=[name for part in parts for name in part.ids],
         datasets=[part.name for part in parts],
         dataset_bounds=np.cumsum([0] + [len(part.ids) for part in parts]),
+        covariates=np.concatenate(beside) if beside else None,
     )
 
 
@@ -323,8 +329,10 @@ def _tabled_part(path: Path) -> DataSet:
         raise DataError(f"{path}: {error}") from error
 
 
-def panel_part(name: str, panel: Panel) -> DataSet:
-    """The series of a panel, as a data set.
+def panel_part(
+    name: str, panel: Panel, covariates: Sequence[npt.NDArray[np.float64]] = ()
+) -> DataSet:
+    """The series of a panel, as a data set, with what lies beside them.
 
     Raises:
         DataError: if a series has values that are too large for a corpus.
@@ -341,6 +349,10 @@ def panel_part(name: str, panel: Panel) -> DataSet:
         [values.astype(np.float32) for values in panel.values],
         np.array([_clock_start(axis) for axis in panel.axes]),
         [axis.frequency for axis in panel.axes],
+        [
+            known[: len(values)].astype(np.float32)
+            for known, values in zip(covariates, panel.values, strict=False)
+        ],
     )
 
 

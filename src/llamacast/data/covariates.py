@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from llamacast.data.panel import Columns, Covariates, Panel, TimeAxis
-from llamacast.forecast import DataError
+from llamacast.forecast import CheckpointError, DataError
 
 Floats = npt.NDArray[np.float64]
 
 # Words of one column, beyond which it is no category but a name or a text.
 MOST_WORDS = 30
+INPUTS_FILE = "covariates.json"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def _numbers_of_series(rows: pd.DataFrame, found: Columns, panel: Panel) -> npt.
 def _as_numbers(
     column: pd.Series[Any], name: str, is_history: npt.NDArray[np.bool_]
 ) -> list[tuple[str, Floats]]:
-    """A numeric column as it is; of words a column of ones and zeros for each but the most common."""
+    """A numeric column as it is; of words a column of ones and zeros for each."""
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
         if np.isinf(numbers).any():
@@ -103,10 +106,9 @@ def _as_numbers(
             f"covariate {name!r}: the future has {new[0]!r}, which the history never had; "
             "its effect cannot be known"
         )
-    kept = sorted(counts.index[1:], key=str)
     return [
         (f"{name}={word}", np.where(missing, np.nan, (words == word).to_numpy(dtype=np.float64)))
-        for word in kept
+        for word in sorted(counts.index, key=str)
     ]
 
 
@@ -116,6 +118,127 @@ def _filled(values: Floats, length: int, still: bool) -> Floats:
     history = pd.Series(values[:length]).ffill().bfill().fillna(0.0).to_numpy()
     rest = np.full(len(values) - length, history[-1]) if still else values[length:]
     return np.concatenate([history, rest])
+
+
+# --- What a network has learnt to look at --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CovariateInputs:
+    """Covariates that a network was fine-tuned with, and their usual values."""
+
+    names: tuple[str, ...]
+    ahead: tuple[bool, ...]
+    """Which are known for steps to come; others are told a horizon late, so that all are known."""
+    mean: tuple[float, ...]
+    width: tuple[float, ...]
+    """Standard deviations."""
+    horizon: int
+
+    def matrices(self, panel: Panel) -> list[Floats]:
+        """Of each series `(step, covariate)`, standardised, as far as they are known.
+
+        Raises:
+            DataError: if the panel does not have one of them.
+        """
+        known = panel.covariates
+        if known is None:
+            names = ", ".join(self.names)
+            raise DataError(
+                f"this model was fine-tuned with covariates ({names}); give them with covariates and "
+                "future_frame"
+            )
+        places = [self._place(name, known.names) for name in self.names]
+        found = []
+        for values, told in zip(panel.values, known.values, strict=True):
+            columns = []
+            for place, ahead, mean, width in zip(
+                places, self.ahead, self.mean, self.width, strict=True
+            ):
+                column = np.zeros(len(told)) if place is None else told[:, place]
+                column = column if ahead else late(column, len(values), self.horizon)
+                columns.append((column[: len(told)] - mean) / width)
+            found.append(np.stack(columns, axis=1))
+        return found
+
+    def _place(self, name: str, known: tuple[str, ...]) -> int | None:
+        """Where a covariate stands; None for a word that a category does not have here."""
+        if name in known:
+            return known.index(name)
+        column = name.split("=")[0]
+        if "=" in name and any(other.startswith(f"{column}=") for other in known):
+            return None
+        raise DataError(
+            f"this model was fine-tuned with the covariate {column!r}, which is not given; name it in "
+            "covariates, or bring it in future_frame"
+        )
+
+    def save(self, directory: Path) -> None:
+        (directory / INPUTS_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @staticmethod
+    def load(directory: Path) -> CovariateInputs | None:
+        """Those of a folder, if it has any.
+
+        Raises:
+            CheckpointError: if the file is damaged.
+        """
+        path = directory / INPUTS_FILE
+        if not path.exists():
+            return None
+        try:
+            told = json.loads(path.read_text())
+            lists = {name: tuple(told[name]) for name in ("names", "ahead", "mean", "width")}
+            return CovariateInputs(**lists, horizon=int(told["horizon"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+def learn_inputs(panel: Panel, ends: npt.NDArray[np.int64], horizon: int) -> CovariateInputs:
+    """What a network that forecasts `horizon` steps is to look at: all covariates of a panel that vary
+    before `ends`.
+
+    Raises:
+        DataError: if none does.
+    """
+    known = panel.covariates
+    assert known is not None
+    past = np.concatenate([told[:end] for told, end in zip(known.values, ends, strict=True)])
+    mean, width = past.mean(axis=0), past.std(axis=0)
+    kept = np.flatnonzero(width > 0)
+    if not len(kept):
+        raise DataError("none of the covariates varies in the history; leave them out")
+    return CovariateInputs(
+        tuple(known.names[n] for n in kept),
+        tuple(bool(known.ahead[n]) for n in kept),
+        tuple(mean[kept].tolist()),
+        tuple(width[kept].tolist()),
+        horizon,
+    )
+
+
+def late(column: Floats, length: int, horizon: int) -> Floats:
+    """What is known in the past only, a horizon late, so that all of it is known."""
+    history = column[:length]
+    return np.concatenate([np.full(horizon, history[0]), history])
+
+
+def last_covariates(
+    panel: Panel,
+    series: npt.NDArray[np.int64],
+    longest: int,
+    horizon: int,
+    inputs: CovariateInputs,
+) -> npt.NDArray[np.float32]:
+    """Of the last `longest` steps of some series and of the horizon, `(series, step, covariate)`; as
+    usual (0) before a series begins."""
+    chosen = panel.choose(series.tolist())
+    found = np.zeros((len(series), longest + horizon, len(inputs.names)), dtype=np.float32)
+    for row, (values, known) in enumerate(zip(chosen.values, inputs.matrices(chosen), strict=True)):
+        shown = min(longest, len(values))
+        told = known[len(values) - shown : len(values) + horizon]
+        found[row, longest - shown : longest - shown + len(told)] = told
+    return found
 
 
 def with_future(panel: Panel, horizon: int, found: Beside) -> Panel:

@@ -107,6 +107,9 @@ class LagLlamaConfig:
     """Stretch of linear and dynamic rotary positions, at least 1."""
     max_context_length: int = 2048
     """Sequence length beyond which dynamic rotary positions stretch."""
+    num_covariates: int = 0
+    """Numbers that are known of each step beside its value, standardised, which tokens hold of the step
+    to be predicted."""
     dropout: float = 0.0
     """Probability of dropping an attention weight while training; never applied in inference."""
 
@@ -114,6 +117,7 @@ class LagLlamaConfig:
         _check_types(self)
         _check_decoder(self)
         _require(1 <= self.context_length <= 65536, "context_length", "must be 1 to 65536")
+        _check_covariates(self)
         _require(self.lags[:1] == (0,), "lags", "must begin with 0, the current value")
         _require(self.lags == tuple(sorted(set(self.lags))), "lags", "must ascend")
         _require(self.lags[-1] <= 65536, "lags", "must be at most 65536")
@@ -137,7 +141,7 @@ class LagLlamaConfig:
     def num_features(self) -> int:
         """Width of a token: lags, their flags, two window statistics, calendar features."""
         lags = len(self.lags) * (2 if self.lag_flags else 1)
-        return lags + 2 + self.num_calendar_features
+        return lags + 2 + self.num_calendar_features + self.num_covariates
 
     @property
     def num_calendar_features(self) -> int:
@@ -187,6 +191,9 @@ class CriaConfig:
     """Patches in which a token's scale forgets half of what was."""
     levels: tuple[float, ...] = QUANTILE_LEVELS
     """Levels of the quantiles, odd in number, ascending, around 0.5."""
+    num_covariates: int = 0
+    """Numbers that are known of each step beside its value, standardised, which tokens hold of their own
+    steps and of those to be predicted."""
     rotary: Rotary = "default"
     """Rotary positions: plain, linearly interpolated, dynamic NTK, or none at all."""
     rotary_factor: float = 1.0
@@ -197,6 +204,7 @@ class CriaConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         _check_decoder(self)
+        _check_covariates(self)
         whole = ("projection_width", "patch_length", "num_periods", "num_seasons", "frame_patches")
         _check_sizes(self, whole)
         _require(
@@ -278,6 +286,11 @@ def _check_decoder(config: LagLlamaConfig | CriaConfig) -> None:
     _require(config.head_width % 2 == 0, "head_width", "must be even")
     _require(config.max_context_length >= 1, "max_context_length", "must be at least 1")
     _require(config.rotary_factor >= 1.0, "rotary_factor", "must be at least 1")
+
+
+def _check_covariates(config: LagLlamaConfig | CriaConfig) -> None:
+    within = 0 <= config.num_covariates <= LARGEST_SIZE
+    _require(within, "num_covariates", f"must be 0 to {LARGEST_SIZE}")
 
 
 def _check_sizes(config: LagLlamaConfig | CriaConfig, names: tuple[str, ...]) -> None:

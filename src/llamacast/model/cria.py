@@ -96,6 +96,8 @@ class PatchWindow:
     observed: Bool[Tensor, "series time"]
     periods: Periods
     outlook: Outlook
+    covariates: Float[Tensor, "series longer covariate"] | None
+    """Of a patch more than there are values of."""
 
 
 class Cria(nn.Module):
@@ -121,11 +123,13 @@ class Cria(nn.Module):
         observed: Bool[Tensor, "series time"],
         seasons: Int[Tensor, "series season"],
         num_known: Int[Tensor, " series"],
+        covariates: Float[Tensor, "series longer covariate"] | None = None,
     ) -> PatchWindow:
         """Frames, periods and seasonal lags of series in whole patches, standardised beforehand.
 
         `seasons` are periods that the calendar suggests (0 for none). `num_known` is the number of
-        each row's patches that a forecast is made from.
+        each row's patches that a forecast is made from. `covariates` go on for a patch after the
+        values; those of a network that wants some are as usual (0) where none are given.
         """
         assert values.shape[1] % self.config.patch_length == 0, "whole patches only"
         values = values.masked_fill(~observed, 0.0)
@@ -139,7 +143,10 @@ class Cria(nn.Module):
         patch, count = frames.to_frame(values.view(patched)) * seen, seen.sum(dim=2)
         mean = torch.where(count > 0, patch.sum(dim=2) / count.clamp(min=1), frames.last)
         outlook = Outlook(frames, lags, extrapolate(frames, self.config), mean)
-        return PatchWindow(values, observed, periods, outlook)
+        if covariates is None and self.config.num_covariates:
+            longer = values.shape[1] + self.config.patch_length
+            covariates = values.new_zeros(len(values), longer, self.config.num_covariates).float()
+        return PatchWindow(values, observed, periods, outlook, covariates)
 
     def inputs(
         self, window: PatchWindow
@@ -152,6 +159,7 @@ class Cria(nn.Module):
             window.outlook.seasons,
             window.periods,
             self.config,
+            window.covariates,
         )
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         return tokens, rotation(positions, tokens.shape[1], self.config)
@@ -178,6 +186,7 @@ class Cria(nn.Module):
         shown: Bool[Tensor, "series time"],
         seasons: Int[Tensor, "series season"],
         num_known: Int[Tensor, " series"],
+        covariates: Float[Tensor, "series longer covariate"] | None = None,
     ) -> Float[Tensor, "series step"]:
         """Loss of each step after the first patch; it means nothing where nothing was observed.
 
@@ -187,7 +196,7 @@ class Cria(nn.Module):
         the best.
         """
         length = self.config.patch_length
-        window = self.window(values, shown, seasons, num_known)
+        window = self.window(values, shown, seasons, num_known, covariates)
         frames = window.outlook.frames
         predicted = self.quantiles(self.hidden(window), window.outlook)[:, :-1]
         following = functional.pad(values[:, length:], (0, length))

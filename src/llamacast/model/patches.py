@@ -44,7 +44,8 @@ def to_patches(
 def num_features(config: CriaConfig) -> int:
     """Width of a token."""
     length, periods = config.patch_length, config.num_periods
-    return 3 * length + length * periods * 6 + 4 * periods + NUM_SCALARS
+    beside = 2 * length * config.num_covariates
+    return 3 * length + length * periods * 6 + 4 * periods + NUM_SCALARS + beside
 
 
 def make_patch_tokens(
@@ -54,8 +55,10 @@ def make_patch_tokens(
     seasons: SeasonalLags,
     periods: Periods,
     config: CriaConfig,
+    covariates: Float[Tensor, "series longer covariate"] | None = None,
 ) -> Float[Tensor, "series token feature"]:
-    """Join what a token holds: its patch, seasonal lags of the next, periods, a few scalars.
+    """Join what a token holds: its patch, seasonal lags of the next, periods, a few scalars; and
+    covariates of its own steps and of the next patch's, until which they are told.
 
     A token with nothing observed holds the last patch that has something. Values are told twice, in
     the frame (where among all that was?) and from the last observed value in usual movements (what
@@ -83,6 +86,9 @@ def make_patch_tokens(
         seasons.growth.asinh(),
         (seasons.growth / unit).asinh(),
     ]
+    if covariates is not None:
+        per_patch = covariates.unflatten(1, (-1, config.patch_length)).flatten(2)
+        parts += [per_patch[:, :-1], per_patch[:, 1:]]
     return torch.cat(parts, dim=2)
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from llamacast.model.config import LagLlamaConfig
+from llamacast.model.config import NUM_CALENDAR_FEATURES, LagLlamaConfig
 
 # A location this many scales from zero is as far as a token says.
 LARGEST_RELATIVE_LOCATION = 1e4
@@ -86,13 +86,16 @@ def window_statistics(
 def token_calendar(
     calendar: Float[Tensor, "series step feature"], config: LagLlamaConfig
 ) -> Float[Tensor, "series token calendar"]:
-    """Give each token its calendar features; one token fewer than steps (see `calendar`).
+    """Give each token its calendar features, and covariates; one token fewer than steps.
 
-    `calendar` describes the tokens' own steps and the one after the last of them.
+    `calendar` describes the tokens' own steps and the one after the last of them, by six features and
+    then by covariates, if there are any; these are always those of the step to be predicted.
     """
+    dates, covariates = calendar.split([NUM_CALENDAR_FEATURES, config.num_covariates], dim=2)
     if config.calendar == "none":
-        return calendar[:, 1:, :0]
-    return calendar[:, 1:] if config.calendar == "next" else calendar[:, :-1]
+        return covariates[:, 1:]
+    aligned = dates[:, 1:] if config.calendar == "next" else dates[:, :-1]
+    return torch.cat([aligned, covariates[:, 1:]], dim=2) if config.num_covariates else aligned
 
 
 def look_back(

@@ -87,12 +87,13 @@ def forecast_quantiles(
     observed: Bool[Tensor, "series history"],
     seasons: Int[Tensor, "series season"],
     horizon: int,
+    covariates: Float[Tensor, "series longer covariate"] | None = None,
 ) -> Answer:
     """Quantiles of the `horizon` steps after each history.
 
     `values` are float64 on the CPU. A history ends with the last of its values; before its first
     observed one may be any padding. `seasons` are periods that the calendar suggests, in steps; 0
-    for none.
+    for none; `covariates` of the history and the horizon.
     """
     device = model.levels.device
     length = model.config.patch_length
@@ -100,8 +101,11 @@ def forecast_quantiles(
     standardised, location, scale = standardise(values, observed)
     # The last known patch tells the first of the horizon, so one fewer must be asked for.
     patched, seen, num_tokens = to_patches(standardised, observed, length, num_future - 1)
+    beside = None
+    if covariates is not None:
+        beside = _beside(covariates, num_tokens, values, patched, length).to(device)
     window = model.window(
-        patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device)
+        patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device), beside
     )
     hidden = run_context(model.transformer, *model.inputs(window))
     back = min(NUM_LOOKED_BACK, int(num_tokens.max()) - 1)
@@ -114,6 +118,22 @@ def forecast_quantiles(
     future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
     plain = future * scale.unsqueeze(2) + location.unsqueeze(2)
     return Answer(Quantiles(plain, model.levels.double().cpu()), persistence.double().cpu())
+
+
+def _beside(
+    covariates: Float[Tensor, "series longer covariate"],
+    num_tokens: Int[Tensor, " series"],
+    values: Float[Tensor, "series history"],
+    patched: Float[Tensor, "series patched"],
+    length: int,
+) -> Float[Tensor, "series patched_and_more covariate"]:
+    """Covariates moved as `to_patches` has moved values, up to a patch after these; 0 where none are."""
+    steps = torch.arange(patched.shape[1] + length, device=covariates.device)
+    source = steps + values.shape[1] - num_tokens[:, None] * length
+    within = (source >= 0) & (source < covariates.shape[1])
+    source = source.clamp(0, covariates.shape[1] - 1)
+    rows = torch.arange(len(covariates), device=covariates.device)[:, None]
+    return (covariates[rows, source] * within.unsqueeze(2)).float()
 
 
 def _persistence(

@@ -105,8 +105,9 @@ def altered(
 ) -> CutWindows:
     """Augmented windows; those that run at another pace now have no calendar."""
     values, observed, keeps = augment(cut.values, cut.observed, config, generator, history_length)
+    beside = cut.covariates if cut.covariates is None else cut.covariates * keeps[:, None, None]
     return CutWindows(
-        values, observed, cut.calendar * keeps[:, None, None], cut.seasons * keeps[:, None]
+        values, observed, cut.calendar * keeps[:, None, None], cut.seasons * keeps[:, None], beside
     )
 
 
@@ -119,7 +120,7 @@ def as_batch(cut: CutWindows, history_length: int, noise: Tensor) -> Batch:
     return {
         "values": values,
         "observed": observed,
-        "calendar": cut.calendar,
+        "calendar": cut.told_of_steps,
         "noise": noise,
         "counts": counts,
         "history_length": torch.tensor(history_length),

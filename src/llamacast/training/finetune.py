@@ -17,8 +17,10 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import nn
+from torch.nn import functional
 
 from llamacast.data.corpora import Corpus, HoldOut, join, panel_part
+from llamacast.data.covariates import CovariateInputs, learn_inputs
 from llamacast.data.panel import Panel
 from llamacast.data.windows import SHORTEST_HISTORY, Draws
 from llamacast.forecast import CheckpointError, DataError, Verdict
@@ -175,8 +177,12 @@ def split(panel: Panel, config: FinetuneConfig) -> Split:
 class Validation:
     """The windows held back, as seen by networks of any context."""
 
-    def __init__(self, panel: Panel, parts: Split, seed: int) -> None:
-        self.corpus, self.parts, self.seed = join([panel_part("data", panel)]), parts, seed
+    def __init__(
+        self, panel: Panel, parts: Split, seed: int, inputs: CovariateInputs | None = None
+    ) -> None:
+        beside = () if inputs is None else inputs.matrices(panel)
+        self.corpus = join([panel_part("data", panel, beside)])
+        self.parts, self.seed = parts, seed
         self.on_device = CorpusOnDevice(self.corpus, torch.device("cpu"))
         self._held_back: dict[tuple[int, int], HeldBack] = {}
 
@@ -239,6 +245,7 @@ def prepare(
     validation: Validation,
     config: FinetuneConfig,
     fabric: Fabric,
+    inputs: CovariateInputs | None = None,
     decays: bool = True,
 ) -> Learner:
     """Make a network ready to learn; `decays` lets the learning rate fall at the end.
@@ -246,13 +253,15 @@ def prepare(
     Raises:
         DataError: if `config` does not suit the network.
     """
-    start = prepared(network, config)
+    start = prepared(network, config, 0 if inputs is None else len(inputs.names))
     learning = deepcopy(start).train()
     STRATEGIES[config.strategy](learning, config.rank)
     if config.head is not None:
         learning.head.requires_grad_(True)
+    if inputs is not None:
+        learning.transformer.embed.requires_grad_(True)
     plan = _plan(learning, parts, config, decays)
-    batches = Batches(_corpus(panel, parts), plan, fabric.device)
+    batches = Batches(_corpus(panel, parts, inputs), plan, fabric.device)
     objective = make_objective(learning)
     return Learner(start, objective, batches, plan, validation, config.strategy)
 
@@ -265,13 +274,14 @@ def finetune(
     fabric: Fabric,
     report: Callable[[Row], None] = lambda row: None,
     announce: Callable[[str], None] = lambda text: None,
-) -> tuple[Network, Verdict]:
+) -> tuple[Network, Verdict, CovariateInputs | None]:
     """Fine-tune, or go on with the run in `directory`; answer with the better network.
 
     What is learnt is judged by windows at the end of each series that come after all that it was
     learnt from. From the weights that were best there, and those the network came with, some
     mixtures are made; the one is taken whose gain exceeds its own standard error over origins by
-    most. If none does, it is the network as it came.
+    most. If none does, it is the network as it came. Covariates of the panel are learnt from, too;
+    what the better network looks at of them is the last of the answers.
 
     `directory` receives `model/`, for `--model`; for LoRA also `adapter/`; `verdict.json`, `log.csv`
     and what a stopped run goes on from.
@@ -283,8 +293,9 @@ def finetune(
     told = _told(network, panel, config)
     _check_same(told, directory)
     parts = split(panel, config)
-    validation = Validation(panel, parts, config.seed)
-    learner = prepare(network, panel, parts, validation, config, fabric)
+    inputs = inputs_of(panel, parts, config)
+    validation = Validation(panel, parts, config.seed, inputs)
+    learner = prepare(network, panel, parts, validation, config, fabric, inputs)
     announce(str(_cost(learner, fabric)))
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RUN_FILE).write_text(json.dumps(told, indent=1) + "\n")
@@ -299,12 +310,34 @@ def finetune(
     if config.strategy == "lora" and share > 0:
         _scale_adapter(learner, directory / ADAPTER_DIRECTORY, share)
     (directory / VERDICT_FILE).write_text(json.dumps(dataclasses.asdict(verdict), indent=1) + "\n")
-    return chosen.eval(), verdict
+    if chosen.config.num_covariates and inputs is not None:
+        inputs.save(directory / MODEL_DIRECTORY)
+    return chosen.eval(), verdict, inputs if chosen.config.num_covariates else None
 
 
-def prepared(network: Network, config: FinetuneConfig) -> Network:
-    """The network with the context, and the head, that are asked for."""
-    changes: dict[str, Any] = {}
+def inputs_of(panel: Panel, parts: Split, config: FinetuneConfig) -> CovariateInputs | None:
+    """What the network is to look at of a panel's covariates, if it has any.
+
+    Raises:
+        DataError: if the strategy cannot learn from them, or they do not vary.
+    """
+    if panel.covariates is None or not panel.covariates.names:
+        return None
+    if config.strategy == "lora":
+        raise DataError("covariates need weights of their own; use the strategy 'full'")
+    return learn_inputs(panel, parts.ends, config.horizon)
+
+
+def prepared(network: Network, config: FinetuneConfig, num_covariates: int = 0) -> Network:
+    """The network with the context, the head and the covariates that are asked for.
+
+    Covariates are inputs behind the others whose weights are nothing yet: what it says stays the same.
+    """
+    if network.config.num_covariates:
+        raise DataError(
+            "this model has learnt from covariates already; fine-tune the one it came from"
+        )
+    changes: dict[str, Any] = {"num_covariates": num_covariates}
     if config.context_length is not None:
         changes["context_length"] = config.context_length
     if config.head is not None:
@@ -321,6 +354,9 @@ def prepared(network: Network, config: FinetuneConfig) -> Network:
     own = network.state_dict()
     if config.head is not None:
         own = {name: weight for name, weight in own.items() if not name.startswith("head.")}
+    for name, weight in found.state_dict().items():
+        if name.startswith("transformer.embed.") and weight.shape != own[name].shape:
+            own[name] = functional.pad(own[name], (0, weight.shape[1] - own[name].shape[1]))
     found.load_state_dict(own, strict=config.head is None)
     return found.eval()
 
@@ -342,7 +378,7 @@ def _choose(
     at_first: npt.NDArray[np.float64],
 ) -> tuple[Network, float, float]:
     """The network that surely gains most, its share of what was learnt, its score."""
-    new_head = best.config != changed.config or type(best.head) is not type(network.head)
+    new_head = type(best.head) is not type(network.head)
     found: list[tuple[float, float, Network, float]] = []
     for share in (1.0,) if new_head else BLENDS:
         one = blend(changed, best, share)
@@ -378,13 +414,13 @@ def _plain(objective: nn.Module) -> Network:
     return merged(network)
 
 
-def _corpus(panel: Panel, parts: Split) -> Corpus:
+def _corpus(panel: Panel, parts: Split, inputs: CovariateInputs | None = None) -> Corpus:
     """What is learnt from."""
     longer = np.flatnonzero(parts.ends > parts.firsts)
     shown = panel.choose(longer.tolist()).stretch(
         parts.firsts[longer].tolist(), parts.ends[longer].tolist()
     )
-    return join([panel_part("data", shown)])
+    return join([panel_part("data", shown, () if inputs is None else inputs.matrices(shown))])
 
 
 def _plan(network: Network, parts: Split, config: FinetuneConfig, decays: bool) -> PretrainConfig:
@@ -452,8 +488,10 @@ def _told(network: Network, panel: Panel, config: FinetuneConfig) -> dict[str, o
     """What a run follows from."""
     fields = dataclasses.asdict(config)
     del fields["steps"]  # a run may be lengthened
+    beside = panel.covariates.names if panel.covariates else ()
     points = sum(len(values) for values in panel.values)
     fields |= {"weights": checkpoint.digest(network), "series": len(panel), "points": points}
+    fields["covariates"] = beside
     found: dict[str, object] = json.loads(json.dumps(fields))
     return found
 

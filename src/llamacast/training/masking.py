@@ -30,7 +30,8 @@ def as_patch_batch(
     Windows that do not move count for nothing.
     """
     standardised, _, scale = standardise(cut.values.double(), cut.observed)
-    moved, seen = _to_first_patch(standardised, cut.observed, patch_length)
+    source = _to_first_patch(cut.observed, patch_length)
+    moved, seen = _moved(standardised, cut.observed, source)
     num_tokens = seen.shape[1] // patch_length
     filled = seen.view(len(seen), num_tokens, patch_length).any(dim=2)
     tokens = torch.arange(num_tokens, device=seen.device)
@@ -43,7 +44,15 @@ def as_patch_batch(
     hidden |= _scattered(len(seen), num_tokens, generator) & scattered[:, None]
     shown = seen & ~hidden.repeat_interleave(patch_length, dim=1)
     counts = seen[:, patch_length:] & _tells(moved, shown, patch_length) & (scale > 0)
+    beside = {}
+    if cut.covariates is not None:
+        rows = torch.arange(len(source), device=source.device)[:, None]
+        within = source.unsqueeze(2) < source.shape[1]
+        told = cut.covariates[rows, source.clamp(max=source.shape[1] - 1)] * within
+        # Of the patch after the last, nothing is asked.
+        beside["covariates"] = torch.nn.functional.pad(told, (0, 0, 0, patch_length))
     return {
+        **beside,
         "values": moved,
         "observed": seen,
         "shown": shown,
@@ -94,11 +103,19 @@ def _tells(
 
 
 def _to_first_patch(
-    values: Float[Tensor, "window time"], observed: Bool[Tensor, "window time"], patch_length: int
-) -> tuple[Float[Tensor, "window time"], Bool[Tensor, "window time"]]:
-    """Rows moved to the left by whole patches, so that nothing is missing before their first one."""
+    observed: Bool[Tensor, "window time"], patch_length: int
+) -> Int[Tensor, "window time"]:
+    """Where each step of rows lies that are moved to the left by whole patches, so that nothing is
+    missing before their first one; beyond the end, what is not there."""
     empty = observed.to(torch.uint8).argmax(dim=1, keepdim=True) // patch_length * patch_length
-    source = torch.arange(values.shape[1], device=values.device) + empty
+    return torch.arange(observed.shape[1], device=observed.device) + empty
+
+
+def _moved(
+    values: Float[Tensor, "window time"],
+    observed: Bool[Tensor, "window time"],
+    source: Int[Tensor, "window time"],
+) -> tuple[Float[Tensor, "window time"], Bool[Tensor, "window time"]]:
     within = source < values.shape[1]
     source = source.clamp(max=values.shape[1] - 1)
     seen = observed.gather(1, source) & within

@@ -43,7 +43,7 @@ class NextValue(nn.Module):
             self.network,
             windows.values[:, :-horizon].double(),
             windows.observed[:, :-horizon],
-            windows.calendar,
+            windows.told_of_steps if self.network.config.num_covariates else windows.calendar,
             uniforms(names, seed, NUM_SAMPLES, horizon),
         )
 
@@ -57,7 +57,11 @@ class NextPatch(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         losses = self.network.loss(
-            batch["values"], batch["shown"], batch["seasons"], batch["num_known"]
+            batch["values"],
+            batch["shown"],
+            batch["seasons"],
+            batch["num_known"],
+            batch.get("covariates"),
         )
         return losses[batch["counts"]].sum()
 
@@ -71,6 +75,7 @@ class NextPatch(nn.Module):
             windows.observed[:, :-horizon],
             windows.seasons,
             horizon,
+            windows.covariates if self.network.config.num_covariates else None,
         )
         levels = (torch.arange(NUM_SAMPLES) + 0.5) / NUM_SAMPLES
         quantiles = answer.quantiles

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from llamacast.data.panel import Panel
 from llamacast.model.checkpoint import Network
 from llamacast.model.config import CriaConfig
-from llamacast.training.finetune import FinetuneConfig, Validation, prepare, split
+from llamacast.training.finetune import FinetuneConfig, Validation, inputs_of, prepare, split
 from llamacast.training.log import LOG_FILE
 
 # The grid of arXiv 2310.08278, section 5; Cria's contexts are as many patches.
@@ -69,13 +69,14 @@ def search(
     goes on where it was stopped.
     """
     parts = split(panel, config)
-    validation = Validation(panel, parts, config.seed)
+    inputs = inputs_of(panel, parts, config)
+    validation = Validation(panel, parts, config.seed, inputs)
 
     def attempt(context: int, rate: float, steps: int) -> Trial:
         """Go on with a candidate until so many steps, at an even learning rate."""
         trial = Trial(context, rate, steps, math.inf)
         asked = dataclasses.replace(config, context_length=context, learning_rate=rate, steps=steps)
-        learner = prepare(network, panel, parts, validation, asked, fabric, decays=False)
+        learner = prepare(network, panel, parts, validation, asked, fabric, inputs, decays=False)
         own = directory / trial.name
         learner.learn(own, fabric, lambda row: None)
         return dataclasses.replace(trial, crps=min(score for _, score in _curve(own)))

@@ -38,10 +38,24 @@ class CutWindows:
     """Of the last steps; 0 before a series begins, after it ends, and where it is withheld."""
     seasons: Int[Tensor, "window season"]
     """Periods that the calendar suggests, in steps; 0 for none, and where it is withheld."""
+    covariates: Float[Tensor, "window time covariate"] | None = None
+    """As usual (0) before a series begins and after it ends."""
+
+    @property
+    def told_of_steps(self) -> Float[Tensor, "window step feature"]:
+        """The calendar of the last steps and, behind it, their covariates: what Lag-Llama is told."""
+        if self.covariates is None:
+            return self.calendar
+        return torch.cat([self.calendar, self.covariates[:, -self.calendar.shape[1] :]], dim=2)
 
     def to(self, device: torch.device) -> CutWindows:
-        parts = (self.values, self.observed, self.calendar, self.seasons)
-        return CutWindows(*(part.to(device) for part in parts))
+        return CutWindows(
+            self.values.to(device),
+            self.observed.to(device),
+            self.calendar.to(device),
+            self.seasons.to(device),
+            None if self.covariates is None else self.covariates.to(device),
+        )
 
 
 class CorpusOnDevice:
@@ -53,6 +67,8 @@ class CorpusOnDevice:
 
     def __init__(self, corpus: Corpus, device: torch.device) -> None:
         self.values = torch.from_numpy(corpus.values).to(device)
+        known = corpus.covariates
+        self.covariates = None if known is None else torch.from_numpy(known).to(device)
         self.begins = torch.from_numpy(corpus.bounds[:-1].copy()).to(device)
         self.lengths = torch.from_numpy(corpus.lengths).to(device)
         # Corpora hold few frequencies, so what follows from one is told by its number.
@@ -101,6 +117,7 @@ class CorpusOnDevice:
             observed,
             calendar.masked_fill(~shown.unsqueeze(-1), 0.0),
             self.seasons[self.frequency_of[series[:, 0]]] * with_calendar,
+            None if self.covariates is None else self.covariates[places] * within.unsqueeze(2),
         )
 
     def _calendar(
