@@ -165,6 +165,20 @@ def test_whole_numbers_as_steps_have_covariates_too():
 
 
 def test_a_wide_table_has_no_covariates():
-    wide = pd.DataFrame({"ds": pd.date_range("2024", periods=20), "a": 1.0, "b": 2.0})
+    wide = pd.DataFrame({"ds": pd.date_range("2024", periods=20), "a": 1.0, "b": 2.0, "c": 3.0})
     with pytest.raises(DataError, match="long table"):
         read_panel(wide, covariates=["a"])
+
+
+def test_columns_of_the_future_are_no_series_of_a_wide_table():
+    days = pd.date_range("2024-01-01", periods=30)
+    table = pd.DataFrame(
+        {"day": days, "sold": np.arange(30.0), "promotion": np.arange(30) % 3 == 0}
+    )
+    past, future = table[:25], table[25:].drop(columns="sold")
+    found = read_panel(past, future_frame=future, horizon=5)
+    assert found.columns.target == "sold"
+    assert len(found) == 1
+    assert len(found.covariates.values[0]) == 30
+    named = read_panel(past, covariates=["promotion"])
+    assert named.columns.target == "sold"

@@ -28,21 +28,21 @@ def detect(
 ) -> Anomalies:
     """Judge every value of a panel by what was told before it.
 
-    Twice: what is flagged at first is taken out, so that it does not mislead what comes after it, and
-    all values are judged by what is then told.
+    Twice: what is flagged at first is brought to the edge of what was expected, so that it does not
+    mislead what comes after it, but a change that lasts is learnt; all values are judged by what is
+    then told.
     """
-    first, _ = _probabilities(hindcast(panel).levels(panel.values))
-    odd = [one < false_alarm_rate for one in first]
-    cleaned = [
-        np.where(flags, np.nan, values) for flags, values in zip(odd, panel.values, strict=True)
+    first = hindcast(panel)
+    probability, stretch = _probabilities(first.levels(panel.values))
+    tail = _tail(stretch, false_alarm_rate)
+    low, high = first.quantile(tail), first.quantile(1 - tail)
+    calmed = [
+        np.where(odd < false_alarm_rate, np.clip(values, *ends), values)
+        for values, odd, *ends in zip(panel.values, probability, low, high, strict=True)
     ]
-    kept = [
-        clean if np.isfinite(clean).any() else values
-        for clean, values in zip(cleaned, panel.values, strict=True)
-    ]
-    hindsight = hindcast(replace(panel, values=kept))
+    hindsight = hindcast(replace(panel, values=calmed))
     probability, stretch = _probabilities(hindsight.levels(panel.values))
-    tail = _ndtr(-stretch * _ndtri(1 - false_alarm_rate / 2))
+    tail = _tail(stretch, false_alarm_rate)
     lengths = [len(values) for values in panel.values]
     return Anomalies(
         ids=panel.ids,
@@ -77,6 +77,11 @@ def _probabilities(levels: list[Floats]) -> tuple[list[Floats], Floats]:
         stretches.append(stretch)
         found.append(2 * _ndtr(-score / stretch))
     return found, np.array(stretches)
+
+
+def _tail(stretch: Floats, false_alarm_rate: float) -> Floats:
+    """The level below which a series' values are flagged."""
+    return _ndtr(-stretch * _ndtri(1 - false_alarm_rate / 2))
 
 
 def _ndtr(score: npt.ArrayLike) -> Floats:

@@ -74,9 +74,15 @@ def read_panel(
     _check_names(frame, {**given_names, "group": group_column})
     given = parse_frequency(frequency) if frequency is not None else None
     time = time_column if time_column is not None else _find_time(frame)
-    identifier = id_column if id_column is not None else _find_id(frame, time, target_column)
+    named = [covariates] if isinstance(covariates, str) else list(covariates or ())
+    plain = frame.drop(columns=[*named, group_column], errors="ignore")
+    identifier = id_column if id_column is not None else _find_id(plain, time, target_column)
+    future = None if future_frame is None else as_frame(future_frame, identifier)
+    if future is not None:  # what is known of the future is not to be forecast
+        told = [column for column in future.columns if column not in (identifier, time)]
+        plain = plain.drop(columns=told, errors="ignore")
     targets = (
-        [target_column] if target_column is not None else _find_targets(frame, identifier, time)
+        [target_column] if target_column is not None else _find_targets(plain, identifier, time)
     )
     wide = len(targets) > 1
     columns = Columns(
@@ -87,7 +93,7 @@ def read_panel(
     panel = lay_out(_to_rows(frame, identifier, time, targets, given), columns, given)
     if group_column is not None:
         panel = replace(panel, groups=_groups(frame, columns, panel, group_column))
-    asked = _asked(frame, columns, covariates, future_frame, holidays)
+    asked = _asked(frame, columns, covariates, future, holidays)
     if asked.columns:
         if wide or time is None:
             raise DataError(
@@ -118,11 +124,10 @@ def _asked(
     frame: pd.DataFrame,
     columns: Columns,
     covariates: Sequence[str] | None,
-    future_frame: pd.DataFrame | str | os.PathLike[str] | None,
+    future: pd.DataFrame | None,
     holidays: str | None,
 ) -> Beside:
     """Which covariates are wanted, and the future of those that have one."""
-    future = None if future_frame is None else as_frame(future_frame, columns.id)
     own = [name for name in (columns.id, columns.time, columns.target) if name is not None]
     if future is not None:
         missing = [name for name in (columns.id, columns.time) if name and name not in future]
