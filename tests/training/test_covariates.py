@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from llamacast.applied.cria import AppliedCria
 from llamacast.applied.lag_llama import AppliedLagLlama
 from llamacast.applied.request import Request
-from llamacast.data.covariates import CovariateInputs
+from llamacast.data.covariates import UNIT_TOLD, CovariateInputs
 from llamacast.data.frame import read_panel
 from llamacast.forecast import DataError
 from llamacast.model import checkpoint
@@ -143,7 +143,7 @@ def test_a_word_that_does_not_occur_is_none_of_the_others(panel):
     named = dataclasses.replace(panel.covariates, names=("kind=red", "kind=blue"))
     inputs = CovariateInputs(("kind=green",), (True,), (0.25,), (0.5,), HORIZON)
     found = inputs.matrices(dataclasses.replace(panel, covariates=named))
-    np.testing.assert_allclose(found[0], -0.5)
+    np.testing.assert_allclose(found[0], -0.5 * UNIT_TOLD)
 
 
 def test_adapters_have_no_place_for_covariates(panel, tmp_path):

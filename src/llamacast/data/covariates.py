@@ -18,6 +18,9 @@ Floats = npt.NDArray[np.float64]
 
 # Words of one column, beyond which it is no category but a name or a text.
 MOST_WORDS = 30
+# Standard deviations of covariates that networks are told: weights that begin as nothing learn what is
+# larger in fewer steps.
+UNIT_TOLD = 10.0
 INPUTS_FILE = "covariates.json"
 
 
@@ -136,7 +139,7 @@ class CovariateInputs:
     horizon: int
 
     def matrices(self, panel: Panel) -> list[Floats]:
-        """Of each series `(step, covariate)`, standardised, as far as they are known.
+        """Of each series `(step, covariate)`, from their means in tenths of deviations, as far as known.
 
         Raises:
             DataError: if the panel does not have one of them.
@@ -157,7 +160,7 @@ class CovariateInputs:
             ):
                 column = np.zeros(len(told)) if place is None else told[:, place]
                 column = column if ahead else late(column, len(values), self.horizon)
-                columns.append((column[: len(told)] - mean) / width)
+                columns.append(UNIT_TOLD * (column[: len(told)] - mean) / width)
             found.append(np.stack(columns, axis=1))
         return found
 

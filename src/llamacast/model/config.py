@@ -108,7 +108,7 @@ class LagLlamaConfig:
     max_context_length: int = 2048
     """Sequence length beyond which dynamic rotary positions stretch."""
     num_covariates: int = 0
-    """Numbers that are known of each step beside its value, standardised, which tokens hold of the step
+    """Numbers that are known of each step beside its value, which tokens hold of the step
     to be predicted."""
     dropout: float = 0.0
     """Probability of dropping an attention weight while training; never applied in inference."""
@@ -192,7 +192,7 @@ class CriaConfig:
     levels: tuple[float, ...] = QUANTILE_LEVELS
     """Levels of the quantiles, odd in number, ascending, around 0.5."""
     num_covariates: int = 0
-    """Numbers that are known of each step beside its value, standardised, which tokens hold of their own
+    """Numbers that are known of each step beside its value, which tokens hold of their own
     steps and of those to be predicted."""
     rotary: Rotary = "default"
     """Rotary positions: plain, linearly interpolated, dynamic NTK, or none at all."""

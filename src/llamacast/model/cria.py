@@ -64,11 +64,15 @@ class Outlook:
     """Where trends go from the last value."""
     recent: Float[Tensor, "series token"]
     """Mean of the token's own patch, in its frame; the last value, where nothing is observed."""
+    beside: Float[Tensor, "series token step covariate"] | None = None
+    """Covariates of the steps to be predicted."""
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> Outlook:
         """That of some tokens of each row."""
         trends, recent = (at_tokens(part, tokens) for part in (self.trends, self.recent))
-        return Outlook(self.frames.choose(tokens), self.seasons.choose(tokens), trends, recent)
+        beside = None if self.beside is None else at_tokens(self.beside, tokens)
+        frames, seasons = self.frames.choose(tokens), self.seasons.choose(tokens)
+        return Outlook(frames, seasons, trends, recent, beside)
 
     def anchor(
         self, logits: Float[Tensor, "series token step anchor"]
@@ -112,6 +116,9 @@ class Cria(nn.Module):
         # For each step: weights of anchors, the median's distance, a spread, gaps between quantiles.
         self.outputs = (num_anchors, 1, 1, len(config.levels) - 1)
         self.head = Projection(width, hidden, config.patch_length * sum(self.outputs))
+        count = config.num_covariates
+        # What a covariate of a step adds to its median: the same for all steps of a patch.
+        self.slopes = nn.Linear(width, count, bias=False) if count else None
 
     @property
     def levels(self) -> Float[Tensor, " level"]:
@@ -142,10 +149,13 @@ class Cria(nn.Module):
         seen = observed.view(patched)
         patch, count = frames.to_frame(values.view(patched)) * seen, seen.sum(dim=2)
         mean = torch.where(count > 0, patch.sum(dim=2) / count.clamp(min=1), frames.last)
-        outlook = Outlook(frames, lags, extrapolate(frames, self.config), mean)
         if covariates is None and self.config.num_covariates:
             longer = values.shape[1] + self.config.patch_length
             covariates = values.new_zeros(len(values), longer, self.config.num_covariates).float()
+        trends, beside = extrapolate(frames, self.config), None
+        if covariates is not None:
+            beside = covariates.unflatten(1, (-1, self.config.patch_length))[:, 1:]
+        outlook = Outlook(frames, lags, trends, mean, beside)
         return PatchWindow(values, observed, periods, outlook, covariates)
 
     def inputs(
@@ -178,6 +188,10 @@ class Cria(nn.Module):
         spread = spread.squeeze(-1).clamp(-LARGEST_LOG_SPREAD, LARGEST_LOG_SPREAD).exp()
         spread = spread * outlook.frames.movement.unsqueeze(-1)
         median = outlook.anchor(weights) + distance.squeeze(-1) * spread
+        if self.slopes is not None and outlook.beside is not None:
+            with full_precision(hidden):
+                slopes = self.slopes(hidden) * outlook.frames.movement.unsqueeze(-1)
+            median = median + torch.einsum("stpc,stc->stp", outlook.beside, slopes)
         return spread_out(median, spread, gaps + usual_gaps(self.levels))
 
     def loss(
@@ -209,7 +223,7 @@ class Cria(nn.Module):
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw weights; quantiles begin about as wide as the series moves, around its anchors."""
-        draw_weights(self, self.config.num_layers, ("head",), generator)
+        draw_weights(self, self.config.num_layers, ("head", "slopes"), generator)
 
 
 def _robust(errors: Tensor) -> Tensor:

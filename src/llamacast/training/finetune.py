@@ -260,6 +260,9 @@ def prepare(
         learning.head.requires_grad_(True)
     if inputs is not None:
         learning.transformer.embed.requires_grad_(True)
+        for name, weight in learning.named_parameters():
+            if name.startswith("slopes."):
+                weight.requires_grad_(True)
     plan = _plan(learning, parts, config, decays)
     batches = Batches(_corpus(panel, parts, inputs), plan, fabric.device)
     objective = make_objective(learning)
@@ -357,6 +360,9 @@ def prepared(network: Network, config: FinetuneConfig, num_covariates: int = 0) 
     for name, weight in found.state_dict().items():
         if name.startswith("transformer.embed.") and weight.shape != own[name].shape:
             own[name] = functional.pad(own[name], (0, weight.shape[1] - own[name].shape[1]))
+    for name, weight in found.state_dict().items():
+        if name.startswith("slopes."):
+            own[name] = torch.zeros_like(weight)
     found.load_state_dict(own, strict=config.head is None)
     return found.eval()
 
