@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,12 @@ from llamacast.anomalies import Anomalies
 from llamacast.applied.anomalies import detect
 from llamacast.applied.cria import AppliedCria
 from llamacast.applied.dependence import tie
+from llamacast.applied.features import FILE as FEATURES_FILE
 from llamacast.applied.features import FeatureHead, Mended
 from llamacast.applied.lag_llama import AppliedLagLlama
 from llamacast.applied.request import Applied, Request
 from llamacast.attention import Attention
-from llamacast.data.covariates import CovariateInputs
+from llamacast.data.covariates import INPUTS_FILE, CovariateInputs
 from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
@@ -66,8 +67,8 @@ class PretrainedForecaster(ABC):
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16'; got {dtype!r}")
         self.name = name
-        self.source = name
-        """What `load` was asked for."""
+        self.source: str | None = None
+        """What `load` makes this forecaster from, if it did."""
         self.training = training or TrainingRecord()
         self.features, self.inputs = features, inputs
         self.verdict = verdict
@@ -105,7 +106,8 @@ class PretrainedForecaster(ABC):
                 file (see `read_panel`); the columns' names are found or given. Or a `Panel`.
             horizon: steps to forecast.
             num_samples: paths for each series.
-            seed: same seed and same series name, same paths, whatever else is in the data.
+            seed: same seed and same series name, same paths, whatever else is in the data; but with
+                covariates, whose effects series tell of together.
             context_length: steps to attend to; None takes the model's own.
             nonnegative: no value of a path falls below 0.
             integer: every value of a path is a whole number.
@@ -205,8 +207,9 @@ class PretrainedForecaster(ABC):
             DataError: says what is wrong with the data or the request, and how to mend it.
             CheckpointError: if `directory` holds another run.
         """
-        panel = read_panel(data, **columns)
-        if panel.covariates is not None and columns.get("future_frame") is None:
+        panel = read_panel(data, horizon=0, **columns)
+        told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
+        if panel.covariates is not None and not told_ahead:
             known = np.ones_like(panel.covariates.ahead)
             panel = replace(panel, covariates=replace(panel.covariates, ahead=known))
         try:
@@ -218,15 +221,15 @@ class PretrainedForecaster(ABC):
                 "pip install 'llamacast[finetune]'"
             ) from error
         options = {
-            "horizon": horizon,
+            "horizon": _whole(horizon),
             "strategy": strategy,
-            "steps": steps,
+            "steps": _whole(steps),
             "learning_rate": learning_rate,
             "context_length": context_length,
             "history_share": history_share,
             "head": head,
-            "rank": rank,
-            "seed": seed,
+            "rank": _whole(rank),
+            "seed": _whole(seed),
         }
         report, target = Report(progress), None if directory is None else Path(directory)
         found = adapt(
@@ -239,7 +242,7 @@ class PretrainedForecaster(ABC):
             str(next(self.model.parameters()).device),
             training=replace(self.training, until=_last_stamp(panel)),
             features=found.features,
-            inputs=found.inputs,
+            inputs=self.inputs if strategy == "features" else found.inputs,
             verdict=found.verdict,
         )
         if target is not None:
@@ -321,10 +324,11 @@ class PretrainedForecaster(ABC):
         """Write a folder that `load` reads: weights, configuration, what they were trained on."""
         checkpoint.save(self.model, Path(path), _DTYPES[dtype])
         checkpoint.save_training(self.training, Path(path))
-        if self.features is not None:
-            self.features.save(Path(path))
-        if self.inputs is not None:
-            self.inputs.save(Path(path))
+        for beside, file in ((self.features, FEATURES_FILE), (self.inputs, INPUTS_FILE)):
+            if beside is None:
+                (Path(path) / file).unlink(missing_ok=True)  # another model's
+            else:
+                beside.save(Path(path))
 
 
 class LagLlamaForecaster(PretrainedForecaster):
@@ -371,7 +375,7 @@ def load(
     features, inputs = FeatureHead.load(path), CovariateInputs.load(path)
     kind = CriaForecaster if isinstance(network, Cria) else LagLlamaForecaster
     found = kind(network, path.name, device, dtype, training, features, inputs)
-    found.source = str(model)
+    found.source = str(model) if str(model) in PACKAGED else str(path.resolve())
     return found
 
 
@@ -464,6 +468,11 @@ def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
         return values.clamp(min=0.0) if nonnegative else values
 
     return clamp
+
+
+def _whole(value: Any) -> Any:
+    """Numbers of numpy, too, as Python's own."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _check_whole(name: str, value: int, largest: int) -> None:

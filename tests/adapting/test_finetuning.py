@@ -105,3 +105,73 @@ def test_a_regression_on_hidden_vectors_mends_what_can_be_told(monkeypatch):
     assert verdict.improved
     assert verdict.crps_after < verdict.crps_before
     assert head.coefficients.shape == (SMALL_CRIA.width, 8)
+
+
+def test_what_was_known_ahead_in_learning_is_wanted_in_forecasting(forecaster):
+    frame = table().assign(other=lambda f: np.sin(np.arange(len(f))))
+    step = frame.groupby("unique_id").cumcount()
+    history, future = frame[step < 226], frame[step >= 226].drop(columns="y")
+    tuned = forecaster.finetune(
+        history,
+        8,
+        covariates=["event", "other"],
+        future_frame=future.drop(columns="other"),
+        steps=12,
+        learning_rate=2e-3,
+        progress=False,
+    )
+    assert tuned.inputs.ahead == (True, False)
+    with pytest.raises(DataError, match="'event' of series 's0' is not known at 2024-08-14"):
+        tuned.forecast(history, 8, covariates=["event", "other"])
+    longer = tuned.forecast(
+        history, 14, covariates=["event", "other"], future_frame=future, num_samples=5
+    )
+    assert np.isfinite(longer.samples).all()
+
+
+def test_holidays_are_learnt_from(forecaster):
+    frame = table(num_steps=400)
+    tuned = forecaster.finetune(
+        frame[["unique_id", "ds", "y"]], 8, holidays="DE", steps=2, progress=False
+    )
+    if tuned.verdict.improved:
+        assert "holiday" in tuned.inputs.names
+
+
+def test_an_adapter_is_the_same_however_often_it_is_asked_for(forecaster, tmp_path):
+    options = {"strategy": "lora", "steps": 24, "learning_rate": 5e-3}
+    options |= {"context_length": 256, "progress": False}
+    adapter = tmp_path / "adapter" / "adapter_model.safetensors"
+    found = []
+    for _ in range(2):
+        tuned = forecaster.finetune(table(), 8, directory=tmp_path, **options)
+        assert tuned.verdict.improved
+        found.append(adapter.read_bytes())
+    assert found[0] == found[1]
+    loaded = llamacast.load(tmp_path / "adapter", device="cpu")
+    assert loaded.model.config.context_length == 256
+    samples = [one.forecast(table(), 8, num_samples=5).samples for one in (tuned, loaded)]
+    np.testing.assert_allclose(*samples, rtol=1e-3, atol=1e-3)
+    # Of a forecaster that nothing loads, an adapter would fit nothing.
+    tuned.finetune(table(), 8, strategy="lora", steps=4, directory=tmp_path / "b", progress=False)
+    assert not (tmp_path / "b" / "adapter").exists()
+
+
+def test_a_folder_is_of_one_run_and_one_model(forecaster, tmp_path):
+    options = {"strategy": "head", "steps": 2, "directory": tmp_path, "progress": False}
+    forecaster.finetune(table(), 8, **options)
+    other = table().assign(y=lambda f: f.y + 1)
+    with pytest.raises(llamacast.CheckpointError, match="differs in data"):
+        forecaster.finetune(other, 8, **options)
+    with pytest.raises(llamacast.CheckpointError, match="strategy"):
+        forecaster.finetune(table(), 8, **{**options, "strategy": "features"})
+    (tmp_path / "model" / "features.safetensors").write_text("of another model")
+    forecaster.save(tmp_path / "model")
+    assert llamacast.load(tmp_path / "model").features is None
+
+
+def test_counts_are_wanted_for_a_distribution_of_counts():
+    with pytest.raises(DataError, match=r"negative_binomial is for counts.*'s0'"):
+        llamacast.load("lag-llama", device="cpu").finetune(
+            table(), 8, head="negative_binomial", progress=False
+        )

@@ -98,3 +98,12 @@ def test_a_picture_is_drawn(found, tmp_path):
 def test_rates_are_refused_that_make_no_sense(forecaster, rate):
     with pytest.raises(DataError, match="false_alarm_rate"):
         forecaster.detect(frame(), false_alarm_rate=rate)
+
+
+def test_after_one_and_the_same_value_any_other_is_odd(forecaster):
+    values = np.full(120, 5.0)
+    values[90] = 6.0
+    found = forecaster.detect(values)
+    assert found.flags[0][90]
+    assert not found.flags[0][:90].any()
+    assert np.isfinite(found.to_frame().score.dropna()).all()

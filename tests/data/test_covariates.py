@@ -182,3 +182,67 @@ def test_columns_of_the_future_are_no_series_of_a_wide_table():
     assert len(found.covariates.values[0]) == 30
     named = read_panel(past, covariates=["promotion"])
     assert named.columns.target == "sold"
+
+
+def test_future_rows_are_told_once_and_do_not_alter_the_past():
+    history, future = both()
+    twice = pd.concat([future, future[:1]])
+    with pytest.raises(DataError, match="'b' has two rows at 2024-03-01"):
+        read(history, future_frame=twice)
+    overlapping = pd.concat([history.drop(columns="sold").assign(price=77.0)[50:60], future])
+    found = read(history, future_frame=overlapping)
+    np.testing.assert_array_equal(found.covariates.values[0][:60, 0], history.price[:60])
+
+
+def test_a_flag_that_was_never_raised_is_wanted_for_the_future():
+    history, future = both()
+    history, future = history.assign(flag=0.0), future.assign(flag=0.0)
+    with pytest.raises(DataError, match="is not known at"):
+        read(history, future_frame=future.groupby("shop").head(3))
+
+
+def test_names_are_compared_as_texts_where_files_disagree(tmp_path):
+    history, future = both()
+    numbers = {"b": 7, "a": 12}
+    history, future = (f.assign(shop=f.shop.map(numbers)) for f in (history, future))
+    future.to_csv(tmp_path / "future.csv", index=False)
+    found = read_panel(
+        history.rename(columns={"shop": "id"}),
+        future_frame=future.rename(columns={"shop": "id"}).astype({"id": str}),
+        horizon=HORIZON,
+        time_column="day",
+        target_column="sold",
+    )
+    np.testing.assert_array_equal(found.covariates.values[1][60:, 0], future.price[5:])
+
+
+def test_the_future_is_told_in_the_zone_of_the_history():
+    history, future = both()
+    berlin = history.assign(day=history.day.dt.tz_localize("Europe/Berlin"))
+    for other in (future, future.assign(day=future.day.dt.tz_localize("Europe/Berlin"))):
+        found = read(berlin, future_frame=other)
+        np.testing.assert_array_equal(found.covariates.values[0][60:, 0], future.price[:5])
+    zoned = future.assign(day=future.day.dt.tz_localize("UTC"))
+    with pytest.raises(DataError, match="time zone, which the history's has not"):
+        read(history, future_frame=zoned)
+
+
+def test_a_target_in_the_future_frame_is_left_out():
+    history, future = both()
+    columns = {"sold": "y"}
+    found = read_panel(
+        history.rename(columns=columns),
+        future_frame=future.assign(y=np.nan),
+        horizon=HORIZON,
+        id_column="shop",
+    )
+    assert found.columns.target == "y"
+    assert "y" not in found.covariates.names
+
+
+def test_holidays_of_long_steps_are_those_within_them():
+    days = pd.date_range("2020-01-31", periods=12, freq="ME")
+    found = read_panel(pd.Series(np.arange(12.0), days), holidays="DE", horizon=1)
+    counts = found.covariates.values[0][:, 0]
+    assert counts[:5].tolist() == [1, 0, 0, 2, 2]  # New Year; Easter; Labour and Ascension Day
+    assert counts[12] == 1

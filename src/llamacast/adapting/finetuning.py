@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,14 @@ from llamacast.data.panel import Panel
 from llamacast.forecast import CheckpointError, DataError, Verdict
 from llamacast.model.checkpoint import Network
 from llamacast.sampling.threads import considerate_threads
-from llamacast.training.finetune import ADAPTER_DIRECTORY, FinetuneConfig, finetune, split
+from llamacast.training.finetune import (
+    ADAPTER_DIRECTORY,
+    FinetuneConfig,
+    claim,
+    finetune,
+    split,
+    told_of,
+)
 from llamacast.training.pretrain import plot_losses
 from llamacast.training.search import search
 
@@ -42,7 +50,7 @@ class Adapted:
 
 def adapt(
     model: Network,
-    name: str,
+    name: str | None,
     applied: Applied,
     panel: Panel,
     options: dict[str, Any],
@@ -50,7 +58,9 @@ def adapt(
     directory: Path | None,
     report: Report,
 ) -> Adapted:
-    """Fine-tune the network of a name on a panel; `options` are the fields of `FinetuneConfig`.
+    """Fine-tune a network on a panel; `options` are the fields of `FinetuneConfig`.
+
+    `name` is what `load` makes the network from, if it can.
 
     Raises:
         DataError: if an option or the data cannot be used, or a library is missing.
@@ -59,7 +69,7 @@ def adapt(
     strategy = options.pop("strategy")
     try:
         if strategy == "features":
-            return _by_features(model, applied, panel, options)
+            return _by_features(model, applied, panel, options, directory)
         config = FinetuneConfig(**options, strategy=strategy)
         with _folder(directory) as folder, considerate_threads():
             fabric = _fabric(next(model.parameters()).device)
@@ -71,10 +81,14 @@ def adapt(
                 model, panel, config, folder, fabric, report.row, report.line
             )
             plot_losses(folder)
-            if strategy == "lora":
+            adapter = folder / ADAPTER_DIRECTORY
+            if adapter.exists() and name is None:
+                shutil.rmtree(adapter)
+                report.line("no adapter is written: the model it would belong to was not loaded")
+            elif adapter.exists() and name is not None:
                 from llamacast.training.lora import name_base
 
-                name_base(folder / ADAPTER_DIRECTORY, name)
+                name_base(adapter, name)
         return Adapted(found, None, inputs, verdict)
     except (CheckpointError, DataError):
         raise
@@ -88,13 +102,19 @@ def adapt(
 
 
 def _by_features(
-    model: Network, applied: Applied, panel: Panel, options: dict[str, Any]
+    model: Network,
+    applied: Applied,
+    panel: Panel,
+    options: dict[str, Any],
+    directory: Path | None,
 ) -> Adapted:
     from llamacast.adapting.features import fit_head  # needs scikit-learn, which others do not
 
     config = FinetuneConfig(**options)
     context_length = config.context_length or model.config.context_length
     parts = split(panel, config)
+    if directory is not None:
+        claim(directory, {**told_of(model, panel, config), "strategy": "features"})
     head, verdict = fit_head(applied, panel, parts, context_length, config.seed)
     return Adapted(model, head if verdict.improved else None, None, verdict)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,10 @@ Floats = npt.NDArray[np.float64]
 QUANTILE_COMPARED = 0.9
 # Values that a series' own spread of scores is believed by half, against that of the network.
 VALUES_ASSUMED = 50
+# Of a value, so that its logarithm is a number.
+SMALLEST_PROBABILITY = 1e-12
+# Equal values after which another is odd.
+FEWEST_KNOWN = 8
 SMALLEST_STRETCH, LARGEST_STRETCH = 0.3, 3.0
 
 
@@ -33,7 +37,7 @@ def detect(
     then told.
     """
     first = hindcast(panel)
-    probability, stretch = _probabilities(first.levels(panel.values))
+    probability, stretch = _probabilities(first.levels(panel.values), panel.values)
     tail = _tail(stretch, false_alarm_rate)
     low, high = first.quantile(tail), first.quantile(1 - tail)
     calmed = [
@@ -41,7 +45,7 @@ def detect(
         for values, odd, *ends in zip(panel.values, probability, low, high, strict=True)
     ]
     hindsight = hindcast(replace(panel, values=calmed))
-    probability, stretch = _probabilities(hindsight.levels(panel.values))
+    probability, stretch = _probabilities(hindsight.levels(panel.values), panel.values)
     tail = _tail(stretch, false_alarm_rate)
     lengths = [len(values) for values in panel.values]
     return Anomalies(
@@ -59,14 +63,17 @@ def detect(
     )
 
 
-def _probabilities(levels: list[Floats]) -> tuple[list[Floats], Floats]:
+def _probabilities(
+    levels: Sequence[Floats], values: Sequence[Floats]
+) -> tuple[list[Floats], Floats]:
     """Two-sided tail probabilities, and by how much the scores of each series are stretched.
 
     Levels are told as normal scores. Where nine in ten of a series' scores lie within more than 1.64,
-    its forecasts have been too sure, and all of its scores are shrunk.
+    its forecasts have been too sure, and all of its scores are shrunk. After a stretch of one and the
+    same value, of which networks say nothing, any other is as odd as can be.
     """
     found, stretches = [], []
-    for one in levels:
+    for one, own_values in zip(levels, values, strict=True):
         score = np.abs(_ndtri(one))
         known = score[np.isfinite(score)]
         width = np.quantile(known, QUANTILE_COMPARED) if len(known) else np.nan
@@ -75,8 +82,24 @@ def _probabilities(levels: list[Floats]) -> tuple[list[Floats], Floats]:
         stretch = np.exp(weight * np.log(max(own, 1e-9))) if len(known) else 1.0
         stretch = float(np.clip(stretch, SMALLEST_STRETCH, LARGEST_STRETCH))
         stretches.append(stretch)
-        found.append(2 * _ndtr(-score / stretch))
+        probability = np.maximum(2 * _ndtr(-score / stretch), SMALLEST_PROBABILITY)
+        still, same = _after_one_value(own_values)
+        untold = np.isnan(probability) & still
+        probability[untold] = np.where(same, 1.0, SMALLEST_PROBABILITY)[untold]
+        found.append(probability)
     return found, np.array(stretches)
+
+
+def _after_one_value(values: Floats) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Where a value is known and all before it, at least some, have been one and the same; and where it
+    is that, too."""
+    known = np.isfinite(values)
+    if not known.any():
+        return known, known
+    same = values == values[known.argmax()]
+    odd_before = np.cumsum(known & ~same) - (known & ~same)
+    count_before = np.cumsum(known) - known
+    return known & (odd_before == 0) & (count_before >= FEWEST_KNOWN), same
 
 
 def _tail(stretch: Floats, false_alarm_rate: float) -> Floats:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from llamacast.data.panel import Columns, Covariates, Panel, TimeAxis
+from llamacast.data.calendar import last_days
+from llamacast.data.panel import Columns, Covariates, Panel, TimeAxis, numbers_of_ids
 from llamacast.forecast import CheckpointError, DataError
 
 Floats = npt.NDArray[np.float64]
@@ -49,37 +50,56 @@ def read_covariates(
     rows = frame if future is None else pd.concat([frame, future], ignore_index=True)
     series = _numbers_of_series(rows, found, panel)
     lengths = np.array([len(values) for values in panel.values])
+    is_history = np.arange(len(rows)) < len(frame)
+    _refuse_twice(series[~is_history], steps[~is_history], panel)
+    # What the history tells of its own steps stands.
+    laid_out = is_history | (steps >= lengths[series])
     most = np.array(lengths)
     np.maximum.at(most, series, steps + 1)
-    is_history = np.arange(len(rows)) < len(frame)
     names: list[str] = []
     ahead: list[bool] = []
+    goes_on: list[bool] = []
     parts: list[list[Floats]] = [[] for _ in lengths]
     for column in beside.columns:
         told = future is not None and column in future.columns
         for name, numbers in _as_numbers(rows[column], column, is_history):
             laid = [np.full(length, np.nan) for length in most]
             for number in range(len(laid)):
-                own = series == number
+                own = (series == number) & laid_out
                 laid[number][steps[own]] = numbers[own]
             still = not told and all(len(np.unique(one[~np.isnan(one)])) <= 1 for one in laid)
             laid = [_filled(one, length, still) for one, length in zip(laid, lengths, strict=True)]
             names.append(name)
             ahead.append(told or still)
+            goes_on.append(still)
             for number, one in enumerate(laid):
                 parts[number].append(one)
     values = [
         np.stack(one, axis=1) if one else np.empty((length, 0))
         for one, length in zip(parts, most, strict=True)
     ]
-    return Covariates(tuple(names), np.array(ahead, dtype=bool), values)
+    return Covariates(
+        tuple(names), np.array(ahead, dtype=bool), np.array(goes_on, dtype=bool), values
+    )
+
+
+def _refuse_twice(
+    series: npt.NDArray[np.int64], steps: npt.NDArray[np.int64], panel: Panel
+) -> None:
+    again = pd.DataFrame({"series": series, "step": steps}).duplicated()
+    if again.any():
+        place = int(again.to_numpy().argmax())
+        number = series[place]
+        label = panel.axes[number].index(int(steps[place]), 1)[0]
+        raise DataError(
+            f"future_frame: series {panel.ids[number]!r} has two rows at {label}; keep one"
+        )
 
 
 def _numbers_of_series(rows: pd.DataFrame, found: Columns, panel: Panel) -> npt.NDArray[np.int64]:
     if found.id is None:
         return np.zeros(len(rows), dtype=np.int64)
-    numbers = pd.Index(panel.ids).get_indexer(rows[found.id])
-    return numbers.astype(np.int64)
+    return numbers_of_ids(rows[found.id].to_numpy(), panel)
 
 
 def _as_numbers(
@@ -159,7 +179,8 @@ class CovariateInputs:
                 places, self.ahead, self.mean, self.width, strict=True
             ):
                 column = np.zeros(len(told)) if place is None else told[:, place]
-                column = column if ahead else late(column, len(values), self.horizon)
+                if not ahead:
+                    column = late(column, len(values), max(self.horizon, len(told) - len(values)))
                 columns.append(UNIT_TOLD * (column[: len(told)] - mean) / width)
             found.append(np.stack(columns, axis=1))
         return found
@@ -240,7 +261,16 @@ def last_covariates(
     for row, (values, known) in enumerate(zip(chosen.values, inputs.matrices(chosen), strict=True)):
         shown = min(longest, len(values))
         told = known[len(values) - shown : len(values) + horizon]
-        found[row, longest - shown : longest - shown + len(told)] = told
+        gaps = np.isnan(told)
+        if len(told) < shown + horizon or gaps.any():
+            step, column = np.argwhere(gaps)[0] if gaps.any() else (len(told), 0)
+            label = chosen.axes[row].index(len(values) - shown + int(step), 1)[0]
+            raise DataError(
+                f"covariate {inputs.names[column]!r} of series {chosen.ids[row]!r} is not known at {label}, "
+                "and this model was fine-tuned to know it ahead; bring it in future_frame, with a row for "
+                "each series and step of the horizon"
+            )
+        found[row, longest - shown :] = told
     return found
 
 
@@ -255,15 +285,14 @@ def with_future(panel: Panel, horizon: int, found: Beside) -> Panel:
         return panel
     if covariates is None:
         empty = [np.empty((len(values), 0)) for values in panel.values]
-        covariates = Covariates((), np.empty(0, dtype=bool), empty)
+        nothing = np.empty(0, dtype=bool)
+        covariates = Covariates((), nothing, nothing, empty)
     longer = []
     for number, (values, axis) in enumerate(zip(panel.values, panel.axes, strict=True)):
         need = len(values) + horizon
         known = covariates.values[number][:need]
         room = np.full((need - len(known), len(covariates.names)), np.nan)
-        still = covariates.ahead & _never_changes(known)
-        if len(known):
-            room[:, still] = known[len(values) - 1, still]
+        room[:, covariates.still] = known[len(values) - 1, covariates.still]
         laid = np.concatenate([known, room])
         _refuse_gaps(laid[len(values) :], covariates, panel.ids[number], axis, len(values))
         longer.append(laid)
@@ -271,11 +300,6 @@ def with_future(panel: Panel, horizon: int, found: Beside) -> Panel:
     if found.holidays is not None:
         covariates = _with_holidays(covariates, panel, found.holidays)
     return replace(panel, covariates=covariates)
-
-
-def _never_changes(known: Floats) -> npt.NDArray[np.bool_]:
-    first = known[:1]
-    return ((known == first) | np.isnan(known)).all(axis=0)
 
 
 def _refuse_gaps(
@@ -302,20 +326,21 @@ def _with_holidays(covariates: Covariates, panel: Panel, country: str) -> Covari
     for known, axis in zip(covariates.values, panel.axes, strict=True):
         if axis.frequency is None:
             raise DataError("holidays need dates; these series count their steps")
-        stamps = pd.DatetimeIndex(axis.index(0, len(known) + 1)).tz_localize(None)
-        starts = stamps.to_numpy().astype("datetime64[D]")
-        short = axis.frequency.is_clock or axis.frequency.unit in ("D", "B")
-        on = np.searchsorted(days, starts[1:]) - np.searchsorted(days, starts[:-1])
+        # Longer steps are told by their last days, wherever they are labelled.
+        stamps = pd.DatetimeIndex(axis.index(-1, len(known) + 1)).tz_localize(None)
+        own = last_days(stamps.to_numpy().astype("datetime64[D]"), axis.frequency)
+        on = np.diff(np.searchsorted(days, own, side="right"))
         before = after = np.zeros(len(on), dtype=bool)
-        if short:
-            on = np.isin(starts[:-1], days).astype(np.int64)
-            before = np.isin(starts[:-1] + 1, days) & (on == 0)
-            after = np.isin(starts[:-1] - 1, days) & (on == 0)
-        own = np.stack([on, before, after], axis=1).astype(np.float64)
-        values.append(np.concatenate([known, own], axis=1))
+        if axis.frequency.is_clock or axis.frequency.unit in ("D", "B"):
+            on = np.isin(own[1:], days).astype(np.int64)
+            before = np.isin(own[1:] + 1, days) & (on == 0)
+            after = np.isin(own[1:] - 1, days) & (on == 0)
+        told = np.stack([on, before, after], axis=1).astype(np.float64)
+        values.append(np.concatenate([known, told], axis=1))
     names = ("holiday", "day before holiday", "day after holiday")
     ahead = np.concatenate([covariates.ahead, np.ones(len(names), dtype=bool)])
-    return Covariates((*covariates.names, *names), ahead, values)
+    still = np.concatenate([covariates.still, np.zeros(len(names), dtype=bool)])
+    return Covariates((*covariates.names, *names), ahead, still, values)
 
 
 def _holidays(country: str, panel: Panel, covariates: Covariates) -> npt.NDArray[np.datetime64]:
@@ -328,12 +353,13 @@ def _holidays(country: str, panel: Panel, covariates: Covariates) -> npt.NDArray
     ends = [
         axis.index(number, 1)[0]
         for axis, known in zip(panel.axes, covariates.values, strict=True)
-        for number in (0, len(known) + 1)
+        for number in (0, max(0, len(known) - 1))
         if axis.frequency is not None
     ]
     if not ends:
         raise DataError("holidays need dates; these series count their steps")
-    years = range(min(ends).year, max(ends).year + 1)
+    # A week may end, and the day after a step may lie, in another year.
+    years = range(min(ends).year - 1, max(ends).year + 2)
     name, _, part = country.partition("-")
     try:
         found = holidays.country_holidays(name, subdiv=part or None, years=years)

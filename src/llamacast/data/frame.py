@@ -79,7 +79,8 @@ def read_panel(
     identifier = id_column if id_column is not None else _find_id(plain, time, target_column)
     future = None if future_frame is None else as_frame(future_frame, identifier)
     if future is not None:  # what is known of the future is not to be forecast
-        told = [column for column in future.columns if column not in (identifier, time)]
+        kept = (identifier, time, target_column, _find(frame, TARGET_NAMES))
+        told = [column for column in future.columns if column not in kept]
         plain = plain.drop(columns=told, errors="ignore")
     targets = (
         [target_column] if target_column is not None else _find_targets(plain, identifier, time)
@@ -94,15 +95,18 @@ def read_panel(
     if group_column is not None:
         panel = replace(panel, groups=_groups(frame, columns, panel, group_column))
     asked = _asked(frame, columns, covariates, future, holidays)
-    if asked.columns:
+    if asked.columns or future is not None:
         if wide or time is None:
             raise DataError(
                 "covariates need a long table, with a column of times and one row for each value"
             )
-        rows = frame if asked.future is None else pd.concat([frame, asked.future])
-        read = replace(_to_rows(rows, identifier, time, targets, given), target=np.empty(0))
-        steps = step_numbers_beside(read, panel)
-        panel = replace(panel, covariates=read_covariates(panel, frame, columns, steps, asked))
+        parts = [frame] if asked.future is None else [frame, _like(asked.future, panel)]
+        steps = [
+            step_numbers_beside(_to_rows(part, identifier, time, targets, given), panel)
+            for part in parts
+        ]
+        known = read_covariates(panel, frame, columns, np.concatenate(steps), asked)
+        panel = replace(panel, covariates=known)
     return panel if horizon is None else with_future(panel, horizon, asked)
 
 
@@ -120,6 +124,26 @@ def _groups(frame: pd.DataFrame, columns: Columns, panel: Panel, name: str) -> l
     return [known[identifier] for identifier in panel.ids]
 
 
+def _like(future: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """A table of the horizon whose times are told in the zone of the history."""
+    zone, time = panel.axes[0].zone, panel.columns.time
+    found = future.assign(**{panel.columns.target: np.nan})
+    if panel.axes[0].frequency is None or pd.api.types.is_numeric_dtype(future[time].dtype):
+        return found
+    if isinstance(future[time].dtype, pd.PeriodDtype):
+        return found
+    stamps = _parse_dates(future[time], str(time))
+    if zone is not None and stamps.dt.tz is None:
+        stamps = stamps.dt.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
+    elif zone is not None:
+        stamps = stamps.dt.tz_convert(zone)
+    elif stamps.dt.tz is not None:
+        raise DataError(
+            f"future_frame: column {time!r} has a time zone, which the history's has not; give both alike"
+        )
+    return found.assign(**{str(time): stamps})
+
+
 def _asked(
     frame: pd.DataFrame,
     columns: Columns,
@@ -130,7 +154,11 @@ def _asked(
     """Which covariates are wanted, and the future of those that have one."""
     own = [name for name in (columns.id, columns.time, columns.target) if name is not None]
     if future is not None:
-        missing = [name for name in (columns.id, columns.time) if name and name not in future]
+        missing = [
+            name
+            for name in (columns.id, columns.time)
+            if name and name in frame.columns and name not in future
+        ]
         if missing:
             raise DataError(f"future_frame has no column {missing[0]!r}, which the data have")
         if covariates is None:

@@ -86,6 +86,8 @@ class Covariates:
     names: tuple[str, ...]
     ahead: npt.NDArray[np.bool_]
     """Which columns are known for steps that are still to come, `(column,)`."""
+    still: npt.NDArray[np.bool_]
+    """Which of these never change within a series, and so are known for any step."""
     values: Sequence[npt.NDArray[np.float64]]
     """Of each series `(step, column)`: its own steps, and those after them that are known. NaN where
     not known."""
@@ -212,6 +214,18 @@ def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
     return Panel(ids, values, axes, columns)
 
 
+def numbers_of_ids(ids: npt.NDArray[Any], panel: Panel) -> npt.NDArray[np.int64]:
+    """Which series of a panel each name belongs to, -1 for none; by their texts, where a file has them
+    as numbers and another as texts."""
+    known = pd.Index(panel.ids)
+    found = known.get_indexer(pd.Index(ids))
+    if (found < 0).any():
+        texts = pd.Index([str(one) for one in panel.ids])
+        if texts.is_unique:
+            found = texts.get_indexer(pd.Index([str(one) for one in ids]))
+    return found.astype(np.int64)
+
+
 def step_numbers_beside(rows: Rows, panel: Panel) -> npt.NDArray[np.int64]:
     """How many steps each of some rows comes after the start of its series in a panel.
 
@@ -219,14 +233,20 @@ def step_numbers_beside(rows: Rows, panel: Panel) -> npt.NDArray[np.int64]:
         DataError: if a row is of no series of the panel, lies before its start or between its steps.
     """
     axis = panel.axes[0]
-    codes = pd.Index(panel.ids).get_indexer(rows.ids)
+    codes = numbers_of_ids(rows.ids, panel)
     if (codes < 0).any():
         place = int((codes < 0).argmax())
         raise DataError(f"future_frame: there is no series {rows.ids[place]!r} in the history")
     starts = np.array([axis.start for axis in panel.axes])[codes]
     if axis.frequency is None:
+        if rows.steps.dtype.kind == "M":
+            raise DataError(
+                "future_frame has dates, and the history counts its steps; give both alike"
+            )
         distance = rows.steps - starts
         numbers, falls = distance // axis.step, distance % axis.step == 0
+    elif rows.steps.dtype.kind != "M":
+        raise DataError("future_frame counts its steps, and the history has dates; give both alike")
     else:
         numbers, falls = step_numbers(rows.steps, starts.astype("datetime64[ns]"), axis.frequency)
     wrong = ~falls | (numbers < 0)

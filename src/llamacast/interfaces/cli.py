@@ -250,6 +250,9 @@ def finetune(
             help="Of lag-llama another distribution: normal, negative_binomial, quantiles, flow, ..."
         ),
     ] = None,
+    future: FutureFrame = None,
+    covariates: CovariateNames = None,
+    holidays: Holidays = None,
     search: Annotated[
         bool, typer.Option("--search", help="Try contexts and learning rates first.")
     ] = False,
@@ -287,6 +290,9 @@ def finetune(
             time_column=time_column,
             target_column=target_column,
             frequency=frequency,
+            covariates=covariates.split(",") if covariates else None,
+            future_frame=future,
+            holidays=holidays,
         )
         typer.echo(str(tuned.verdict))
         typer.echo(f"wrote {output / 'model'}", err=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -39,7 +41,8 @@ from llamacast.training.validation import HeldBack, forecast_shape
 from llamacast.training.windows import CorpusOnDevice
 
 RUN_FILE, VERDICT_FILE = "finetune.json", "verdict.json"
-BEST_DIRECTORY, MODEL_DIRECTORY, ADAPTER_DIRECTORY = "best", "model", "adapter"
+BEST_DIRECTORY, MODEL_DIRECTORY = "best", "model"
+BEST_ADAPTER_DIRECTORY, ADAPTER_DIRECTORY = "best-adapter", "adapter"
 
 # Windows to validate on: the last ones of each series, one horizon apart, from so many origins.
 WINDOWS_WANTED, MOST_WINDOWS = 128, 256
@@ -224,7 +227,7 @@ class Learner:
             if self.strategy == "lora":
                 from llamacast.training.lora import save_adapter
 
-                save_adapter(_network(averaged), self.start, directory / ADAPTER_DIRECTORY)
+                save_adapter(_network(averaged), self.start, directory / BEST_ADAPTER_DIRECTORY)
 
         return train(
             self.objective,
@@ -293,15 +296,13 @@ def finetune(
         DataError: if the series are too short or too large, or `config` does not suit the network.
         CheckpointError: if `directory` holds another run.
     """
-    told = _told(network, panel, config)
-    _check_same(told, directory)
     parts = split(panel, config)
+    _check_counts(panel, config)
     inputs = inputs_of(panel, parts, config)
     validation = Validation(panel, parts, config.seed, inputs)
     learner = prepare(network, panel, parts, validation, config, fabric, inputs)
+    claim(directory, told_of(network, panel, config))
     announce(str(_cost(learner, fabric)))
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / RUN_FILE).write_text(json.dumps(told, indent=1) + "\n")
     at_first = validation.scores(network)
     progress = learner.learn(directory, fabric, report)
     best = checkpoint.load(directory / BEST_DIRECTORY)
@@ -310,8 +311,9 @@ def finetune(
     before = float(at_first.mean())
     verdict = Verdict(config.strategy, before, after, share, progress.step, num_windows)
     checkpoint.save(chosen, directory / MODEL_DIRECTORY)
-    if config.strategy == "lora" and share > 0:
-        _scale_adapter(learner, directory / ADAPTER_DIRECTORY, share)
+    shutil.rmtree(directory / ADAPTER_DIRECTORY, ignore_errors=True)
+    if config.strategy == "lora" and config.head is None and share > 0:
+        _save_share(learner, network, directory, share)
     (directory / VERDICT_FILE).write_text(json.dumps(dataclasses.asdict(verdict), indent=1) + "\n")
     if chosen.config.num_covariates and inputs is not None:
         inputs.save(directory / MODEL_DIRECTORY)
@@ -398,12 +400,24 @@ def _choose(
     return chosen, share, after
 
 
-def _scale_adapter(learner: Learner, directory: Path, share: float) -> None:
-    """The best adapter, with the share of its effect that was chosen."""
+def _save_share(learner: Learner, network: Network, directory: Path, share: float) -> None:
+    """The best adapter, with the share of its effect that was chosen, for the network as it came."""
     from llamacast.training.lora import read_into, save_adapter
 
-    best = read_into(learner.objective.network, directory)
-    save_adapter(best, learner.start, directory, share)
+    best = read_into(learner.objective.network, directory / BEST_ADAPTER_DIRECTORY)
+    save_adapter(best, network, directory / ADAPTER_DIRECTORY, share)
+
+
+def _check_counts(panel: Panel, config: FinetuneConfig) -> None:
+    if config.head != "negative_binomial":
+        return
+    for identifier, values in zip(panel.ids, panel.values, strict=True):
+        known = values[np.isfinite(values)]
+        if (known < 0).any() or (known != known.round()).any():
+            raise DataError(
+                f"head negative_binomial is for counts, and series {identifier!r} has values that are "
+                "negative or not whole; choose another head"
+            )
 
 
 def _network(objective: nn.Module) -> Network:
@@ -490,21 +504,37 @@ def _cost(learner: Learner, fabric: Fabric) -> Cost:
     )
 
 
-def _told(network: Network, panel: Panel, config: FinetuneConfig) -> dict[str, object]:
-    """What a run follows from."""
+def told_of(network: Network, panel: Panel, config: FinetuneConfig) -> dict[str, object]:
+    """What a run follows from, but for its length."""
     fields = dataclasses.asdict(config)
     del fields["steps"]  # a run may be lengthened
     beside = panel.covariates.names if panel.covariates else ()
-    points = sum(len(values) for values in panel.values)
-    fields |= {"weights": checkpoint.digest(network), "series": len(panel), "points": points}
+    fields |= {"weights": checkpoint.digest(network), "series": len(panel), "data": _digest(panel)}
     fields["covariates"] = beside
     found: dict[str, object] = json.loads(json.dumps(fields))
     return found
 
 
-def _check_same(told: dict[str, object], directory: Path) -> None:
+def _digest(panel: Panel) -> str:
+    """A short text that tells a panel from others."""
+    found = hashlib.blake2b(repr(list(panel.ids)).encode(), digest_size=8)
+    for values, axis in zip(panel.values, panel.axes, strict=True):
+        found.update(np.ascontiguousarray(values).tobytes() + str(axis.start).encode())
+    for known in panel.covariates.values if panel.covariates else ():
+        found.update(np.ascontiguousarray(known).tobytes())
+    return found.hexdigest()
+
+
+def claim(directory: Path, told: dict[str, object]) -> None:
+    """Make a folder that of a run, or go on with it.
+
+    Raises:
+        CheckpointError: if it is another's.
+    """
     known = directory / RUN_FILE
     if not known.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(told, indent=1) + "\n")
         return
     before = json.loads(known.read_text())
     changed = ", ".join(sorted(name for name in told if before.get(name) != told[name]))

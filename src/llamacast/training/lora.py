@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ ADAPTED = ["query", "value"]
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 # In PEFT's file, where the digest of the network that an adapter belongs to is kept.
 DIGEST_KEY, BASE_KEY = "base_digest", "base_model_name_or_path"
+CONTEXT_KEY = "context_length"
 
 
 def inject(network: Network, rank: int) -> None:
@@ -47,7 +49,7 @@ def merged(network: Network) -> Network:
 def save_adapter(network: Network, base: Network, directory: Path, share: float = 1.0) -> None:
     """Write the adapters alone as PEFT does, a few hundred kilobytes, with a share of their effect.
 
-    `base` is the network into which they were put.
+    `base` is the network that they will be put into.
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(network)
@@ -60,6 +62,7 @@ def save_adapter(network: Network, base: Network, directory: Path, share: float 
     _config(rank).save_pretrained(str(directory))
     told = json.loads((directory / CONFIG_FILE).read_text())
     told[DIGEST_KEY] = checkpoint.digest(base)
+    told[CONTEXT_KEY] = network.config.context_length
     (directory / CONFIG_FILE).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
@@ -86,6 +89,7 @@ def with_adapter(base: Network, directory: Path) -> Network:
     try:
         told = json.loads((directory / CONFIG_FILE).read_text())
         rank, digest = int(told["r"]), told[DIGEST_KEY]
+        context_length = int(told[CONTEXT_KEY])
         load_file(directory / WEIGHTS_FILE)
     except Exception as error:
         # Two formats fail in types of their own; each means that the folder is not whole.
@@ -95,5 +99,6 @@ def with_adapter(base: Network, directory: Path) -> Network:
             f"{directory}: this adapter was learnt on other weights; load those it belongs to"
         )
     network = deepcopy(base)
+    network.config = replace(network.config, context_length=context_length)
     inject(network, rank)
     return merged(read_into(network, directory)).eval()

@@ -16,7 +16,15 @@ from matplotlib.figure import Figure
 from llamacast.data.panel import Panel
 from llamacast.model.checkpoint import Network
 from llamacast.model.config import CriaConfig
-from llamacast.training.finetune import FinetuneConfig, Validation, inputs_of, prepare, split
+from llamacast.training.finetune import (
+    FinetuneConfig,
+    Validation,
+    claim,
+    inputs_of,
+    prepare,
+    split,
+    told_of,
+)
 from llamacast.training.log import LOG_FILE
 
 # The grid of arXiv 2310.08278, section 5; Cria's contexts are as many patches.
@@ -69,6 +77,7 @@ def search(
     goes on where it was stopped.
     """
     parts = split(panel, config)
+    claim(directory, told_of(network, panel, config))
     inputs = inputs_of(panel, parts, config)
     validation = Validation(panel, parts, config.seed, inputs)
 
