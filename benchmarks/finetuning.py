@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of parquet files")
     parser.add_argument("--model", default="cria")
-    parser.add_argument("--strategies", default="full:3,lora:3,head,features", help=": and seeds")
+    parser.add_argument("--strategies", default="full:3,lora:2,head,features", help=": and seeds")
     parser.add_argument("--beside", default=",".join(NEURAL), help="baselines, with commas")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--history-share", type=float, default=1.0)

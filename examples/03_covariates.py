@@ -9,7 +9,9 @@ rng = np.random.default_rng(0)
 days = pd.date_range("2023-01-02", periods=400 + 28)
 promotion = rng.random(len(days)) < 0.12
 week = 1 + 0.3 * np.sin(2 * np.pi * np.arange(len(days)) / 7)
-sold = 100 * week + 60 * promotion + rng.normal(0, 5, len(days)) + rng.normal(0, 1, len(days)).cumsum()
+sold = (
+    100 * week + 60 * promotion + rng.normal(0, 5, len(days)) + rng.normal(0, 1, len(days)).cumsum()
+)
 table = pd.DataFrame({"day": days, "sold": sold, "promotion": promotion})
 
 past, future = table[:400], table[400:].drop(columns="sold")
@@ -20,6 +22,8 @@ print(told.notes[0])
 
 actual = table.sold[400:].to_numpy()
 for name, forecast in (("without", plain), ("with", told)):
-    print(f"{name:>8} promotions: mean error {np.abs(forecast.median[0] - actual).mean():.1f} a day")
+    print(
+        f"{name:>8} promotions: mean error {np.abs(forecast.median[0] - actual).mean():.1f} a day"
+    )
 told.plot("covariates.png", actuals=table[400:][["day", "sold"]])
 print("wrote covariates.png")
