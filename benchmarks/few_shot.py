@@ -70,8 +70,8 @@ def main() -> None:
     lines = [
         f"# How much history fine-tuning {arguments.model} needs",
         "",
-        f"CRPS relative to zero-shot after learning ({arguments.strategy}, at most {arguments.steps} steps, one "
-        "seed) from the latest share of each series' history; 0 % is zero-shot.",
+        f"CRPS relative to zero-shot after learning ({arguments.strategy}, at most {arguments.steps} "
+        "steps, one seed) from the latest share of each series' history; 0 % is zero-shot.",
         "",
         markdown(ratios.map("{:.3f}".format)),
         "",
