@@ -10,6 +10,7 @@ from sklearn.linear_model import RidgeCV
 
 from llamacast.applied.features import LARGEST_ERROR, FeatureHead, moves, newest
 from llamacast.applied.request import Applied, Request
+from llamacast.applied.scores import crps, usual_step
 from llamacast.data.panel import Panel
 from llamacast.data.windows import SHORTEST_HISTORY, Origins
 from llamacast.forecast import Verdict
@@ -80,12 +81,7 @@ class _Told:
         samples = self.samples
         if head is not None:
             samples = samples + moves(samples, head, self.hidden)
-        ordered = np.sort(samples, axis=1)
-        count = samples.shape[1]
-        weights = (2 * np.arange(1, count + 1) - count - 1) / count**2
-        spread = np.einsum("wsh,s->wh", ordered, weights)
-        error = np.abs(samples - self.actuals[:, None]).mean(axis=1)
-        found = np.nanmean((error - spread) / self.scales[:, None], axis=1)
+        found = crps(samples, self.actuals, self.scales)
         return np.array([np.nanmean(found[places == one]) for one in np.unique(places)])
 
 
@@ -119,13 +115,6 @@ def _ask(network: Applied, origins: Origins, context_length: int, seed: int) -> 
         MEMORY_BYTES,
         False,
     )
-    steps = np.array([_usual_step(one) for one in histories.values])
-    scales = np.where(steps > 0, steps, 1.0)
+    scales = np.array([usual_step(one) for one in histories.values])
     samples = network.sample(request)
     return _Told(samples, newest(network, histories), origins.actuals(), scales)
-
-
-def _usual_step(values: Floats) -> float:
-    """Mean distance from one value to the next; 0 where there are no two."""
-    steps = np.abs(np.diff(values))
-    return float(np.nanmean(steps)) if np.isfinite(steps).any() else 0.0

@@ -18,6 +18,7 @@ import torch
 from llamacast.applied.hindsight import Hindsight
 from llamacast.applied.regression import Design, Effects, fit_alone, fit_together
 from llamacast.applied.request import Applied, Request
+from llamacast.applied.scores import crps, usual_step
 from llamacast.attention import Attention
 from llamacast.data.calendar import season_candidates
 from llamacast.data.panel import Panel
@@ -36,6 +37,8 @@ NUM_SAMPLES = 49
 WINDOWS_ASSUMED = 6
 # Gains in CRPS below this share are not worth a regression.
 SMALLEST_GAIN = 0.01
+# In usual steps: never nothing, so that it has a logarithm.
+SMALLEST_SCORE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,15 @@ def choose(network: Applied, request: Request) -> list[str]:
         progress=False,
         used=None,
     )
-    scales = np.array([_usual_step(values) for values in histories.values])
-    plain = _crps(network.sample(ask(panel=histories)), actuals, scales)
+    scales = np.array([usual_step(values) for values in histories.values])
+    plain = np.maximum(crps(network.sample(ask(panel=histories)), actuals, scales), SMALLEST_SCORE)
     gains = {}
     for name in CANDIDATES:
         effects = _effects(histories, name, horizon)
         samples = network.sample(ask(panel=_without(histories, effects)))
         told = np.stack([one.mean[-horizon:] for one in effects])
-        gains[name] = np.log(_crps(samples + told[:, None], actuals, scales) / plain)
+        scores = np.maximum(crps(samples + told[:, None], actuals, scales), SMALLEST_SCORE)
+        gains[name] = np.log(scores / plain)
     return [_best(gains, origins.series == number) for number in range(len(panel))]
 
 
@@ -166,20 +170,3 @@ def _designs(panel: Panel, horizon: int) -> Iterator[Design]:
 def _without(panel: Panel, effects: Sequence[Effects]) -> Panel:
     values = [own - one.mean[: len(own)] for own, one in zip(panel.values, effects, strict=True)]
     return replace(panel, values=values, covariates=None)
-
-
-def _crps(samples: Floats, actuals: Floats, scales: Floats) -> Floats:
-    """Of each window, in usual steps of its history; never nothing, so that it has a logarithm."""
-    count = samples.shape[1]
-    ordered = np.sort(samples, axis=1)
-    weights = (2 * np.arange(1, count + 1) - count - 1) / count**2
-    spread = np.einsum("wsh,s->wh", ordered, weights)
-    error = np.abs(samples - actuals[:, None]).mean(axis=1)
-    found = np.nanmean(error - spread, axis=1) / scales
-    return np.maximum(found, 1e-3)
-
-
-def _usual_step(values: Floats) -> float:
-    """Mean distance from one value to the next; 1 where there is none."""
-    steps = np.abs(np.diff(values))
-    return float(np.nanmean(steps)) if np.nansum(steps) > 0 else 1.0

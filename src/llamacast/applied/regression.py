@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.linear_model import BayesianRidge
 from sklearn.preprocessing import SplineTransformer
 
+from llamacast.applied.scores import usual_step
 from llamacast.data.covariates import late
 
 Floats = npt.NDArray[np.float64]
@@ -115,7 +116,7 @@ def fit_together(designs: Sequence[Design]) -> list[Effects]:
     products stand beside them.
     """
     tables = _common_features(designs)
-    units = [_unit(design.values) for design in designs]
+    units = [usual_step(design.values) for design in designs]
     found = [_rows(design, features, 1) for design, features in zip(designs, tables, strict=True)]
     kept = [(rows, unit) for rows, unit in zip(found, units, strict=True) if rows is not None]
     if not kept or not tables[0].shape[1]:
@@ -196,9 +197,3 @@ def _season_and_trend(design: Design) -> Floats:
         found += [np.sin(angles), np.cos(angles)]
     bends = np.cos(np.pi * np.outer(time + 0.5, np.arange(1, NUM_BENDS + 1)) / design.length)
     return np.concatenate([*found, bends], axis=1)
-
-
-def _unit(values: Floats) -> float:
-    """The usual change from step to step; 1 where nothing changes."""
-    changes = np.abs(np.diff(values))
-    return float(np.nanmean(changes)) if np.nansum(changes) > 0 else 1.0
