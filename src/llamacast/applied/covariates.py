@@ -15,15 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from llamacast.applied.hindsight import Hindsight
 from llamacast.applied.regression import Design, Effects, fit_alone, fit_together
-from llamacast.applied.request import Applied, Request
+from llamacast.applied.request import Applied, Request, Wrapped
 from llamacast.applied.scores import crps, usual_step
-from llamacast.attention import Attention
 from llamacast.data.calendar import season_candidates
 from llamacast.data.panel import Panel
 from llamacast.data.windows import Origins
-from llamacast.sampling.reading import Reading
 from llamacast.sampling.streams import generator
 
 Floats = npt.NDArray[np.float64]
@@ -42,10 +39,8 @@ SMALLEST_SCORE = 1e-3
 
 
 @dataclass(frozen=True)
-class WithCovariates:
+class WithCovariates(Wrapped):
     """A network, and a regression on what lies beside the values of a panel."""
-
-    network: Applied
 
     def sample(self, request: Request) -> Floats:
         """Samples of each series; `used` of the request is told which regressions are in them."""
@@ -72,15 +67,6 @@ class WithCovariates:
         if request.clamp is None:
             return samples
         return request.clamp(torch.from_numpy(samples)).numpy()
-
-    def read(self, panel: Panel) -> Iterator[Reading]:
-        return self.network.read(panel)
-
-    def attend(self, panel: Panel) -> Attention:
-        return self.network.attend(panel)
-
-    def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
-        return self.network.hindcast(panel, progress)
 
 
 CANDIDATES = ("levels", "changes", "seasons", "together")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from llamacast.applied.hindsight import Hindsight
-from llamacast.applied.request import Applied, Request
-from llamacast.attention import Attention
+from llamacast.applied.request import Applied, Request, Wrapped
 from llamacast.data.panel import Panel
 from llamacast.forecast import CheckpointError
-from llamacast.sampling.reading import Reading
 
 Floats = npt.NDArray[np.float64]
 
@@ -80,10 +76,9 @@ class FeatureHead:
 
 
 @dataclass(frozen=True)
-class Mended:
+class Mended(Wrapped):
     """A network whose samples are moved by a head's errors."""
 
-    network: Applied
     head: FeatureHead
 
     def sample(self, request: Request) -> Floats:
@@ -91,15 +86,6 @@ class Mended:
         hidden = newest(self.network, request.panel)
         moved = torch.from_numpy(samples + moves(samples, self.head, hidden))
         return (request.clamp(moved) if request.clamp else moved).numpy()
-
-    def read(self, panel: Panel) -> Iterator[Reading]:
-        return self.network.read(panel)
-
-    def attend(self, panel: Panel) -> Attention:
-        return self.network.attend(panel)
-
-    def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
-        return self.network.hindcast(panel, progress)
 
 
 def moves(samples: Floats, head: FeatureHead, hidden: Floats) -> Floats:

@@ -66,6 +66,22 @@ class Applied(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Wrapped:
+    """A network with something beside it that alters its samples, and nothing else."""
+
+    network: Applied
+
+    def read(self, panel: Panel) -> Iterator[Reading]:
+        return self.network.read(panel)
+
+    def attend(self, panel: Panel) -> Attention:
+        return self.network.attend(panel)
+
+    def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
+        return self.network.hindcast(panel, progress)
+
+
 def shown(
     drawn: Iterable[Of], total: int, progress: bool | None, what: str = "Forecasting"
 ) -> Iterable[Of]:

@@ -12,10 +12,9 @@ from torch import Tensor
 from llamacast.model.cria import Cria
 from llamacast.model.frames import FEWEST_OBSERVED
 from llamacast.model.lag_llama import LagLlama
-from llamacast.model.patches import to_patches
 from llamacast.model.quantiles import Quantiles, level_of
-from llamacast.model.scaling import standardise
 from llamacast.sampling.decoder import run_context
+from llamacast.sampling.patched import look
 
 # Cria tells a patch at a time. It is asked so many times, from patches that begin elsewhere, that no
 # step is told from further away than a quarter of a patch.
@@ -122,15 +121,9 @@ def _told_patches(
     model: Cria, values: Tensor, observed: Tensor, seasons: Tensor, shift: int
 ) -> _Told:
     """What each patch tells of the next one, of series without their last `shift` steps."""
-    device, length = model.levels.device, model.config.patch_length
     kept = values.shape[1] - shift
-    standardised, location, scale = standardise(values[:, :kept], observed[:, :kept])
-    patched, seen, num_tokens = to_patches(standardised, observed[:, :kept], length, 0)
-    window = model.window(
-        patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device)
-    )
-    hidden = run_context(model.transformer, *model.inputs(window))
-    frames = window.outlook.frames
-    framed = frames.from_frame(model.quantiles(hidden, window.outlook)).double().cpu()
-    plain = framed * scale[:, None, None] + location[:, None, None]
-    return _Told(plain, num_tokens, frames.tells.cpu())
+    seen = look(model, values[:, :kept], observed[:, :kept], seasons)
+    hidden = run_context(model.transformer, *model.inputs(seen.window))
+    outlook = seen.window.outlook
+    framed = outlook.frames.from_frame(model.quantiles(hidden, outlook)).double().cpu()
+    return _Told(seen.in_units(framed), seen.num_tokens, outlook.frames.tells.cpu())

@@ -13,10 +13,9 @@ from torch import Tensor
 from llamacast.model.config import CriaConfig
 from llamacast.model.cria import Cria, PatchWindow
 from llamacast.model.frames import at_tokens
-from llamacast.model.patches import to_patches
 from llamacast.model.quantiles import Quantiles, level_of
-from llamacast.model.scaling import standardise
 from llamacast.sampling.decoder import run_context
+from llamacast.sampling.patched import look
 
 # Patches at the end of a history whose forecasts, made along the way, tell how errors persist.
 NUM_LOOKED_BACK = 12
@@ -95,45 +94,23 @@ def forecast_quantiles(
     observed one may be any padding. `seasons` are periods that the calendar suggests, in steps; 0
     for none; `covariates` of the history and the horizon.
     """
-    device = model.levels.device
     length = model.config.patch_length
     num_future = -(-horizon // length)
-    standardised, location, scale = standardise(values, observed)
     # The last known patch tells the first of the horizon, so one fewer must be asked for.
-    patched, seen, num_tokens = to_patches(standardised, observed, length, num_future - 1)
-    beside = None
-    if covariates is not None:
-        beside = _beside(covariates, num_tokens, values, patched, length).to(device)
-    window = model.window(
-        patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device), beside
-    )
+    seen = look(model, values, observed, seasons, num_future - 1, covariates)
+    window, num_tokens = seen.window, seen.num_tokens
     hidden = run_context(model.transformer, *model.inputs(window))
     back = min(NUM_LOOKED_BACK, int(num_tokens.max()) - 1)
-    tokens = (num_tokens[:, None] - 1 + torch.arange(-back, num_future)).to(device)
+    tokens = (num_tokens[:, None] - 1 + torch.arange(-back, num_future)).to(hidden.device)
     chosen = tokens.clamp(min=0)
     outlook = window.outlook.choose(chosen)
     framed = model.quantiles(at_tokens(hidden, chosen), outlook)
     told = outlook.frames.from_frame(framed)
     persistence = _persistence(told[:, :back], window, tokens[:, :back], model)
     future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
-    plain = future * scale.unsqueeze(2) + location.unsqueeze(2)
-    return Answer(Quantiles(plain, model.levels.double().cpu()), persistence.double().cpu())
-
-
-def _beside(
-    covariates: Float[Tensor, "series longer covariate"],
-    num_tokens: Int[Tensor, " series"],
-    values: Float[Tensor, "series history"],
-    patched: Float[Tensor, "series patched"],
-    length: int,
-) -> Float[Tensor, "series patched_and_more covariate"]:
-    """Covariates moved as `to_patches` has moved values, up to a patch after these; 0 where none are."""
-    steps = torch.arange(patched.shape[1] + length, device=covariates.device)
-    source = steps + values.shape[1] - num_tokens[:, None] * length
-    within = (source >= 0) & (source < covariates.shape[1])
-    source = source.clamp(0, covariates.shape[1] - 1)
-    rows = torch.arange(len(covariates), device=covariates.device)[:, None]
-    return (covariates[rows, source] * within.unsqueeze(2)).float()
+    return Answer(
+        Quantiles(seen.in_units(future), model.levels.double().cpu()), persistence.double().cpu()
+    )
 
 
 def _persistence(

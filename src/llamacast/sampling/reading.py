@@ -16,6 +16,7 @@ from llamacast.model.scaling import standardise
 from llamacast.model.tokens import Lags
 from llamacast.model.transformer import Attend, CausalAttention
 from llamacast.sampling.decoder import run_context
+from llamacast.sampling.patched import look
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,10 @@ def read_patches(
     seasons: Int[Tensor, "series season"],
 ) -> Reading:
     """`values` are float64; `seasons` are periods that the calendar suggests, 0 for none."""
-    device, length = model.levels.device, model.config.patch_length
-    standardised, _, _ = standardise(values, observed)
-    patched, seen, num_tokens = to_patches(standardised, observed, length, 0)
-    window = model.window(
-        patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device)
-    )
-    hidden = run_context(model.transformer, *model.inputs(window)).float().cpu()
-    told = seen.view(len(seen), -1, length).any(dim=2)
-    return Reading(hidden, told, num_tokens - 1)
+    seen = look(model, values, observed, seasons)
+    hidden = run_context(model.transformer, *model.inputs(seen.window)).float().cpu()
+    patched = seen.window.observed.unflatten(1, (-1, model.config.patch_length))
+    return Reading(hidden, patched.any(dim=2).cpu(), seen.num_tokens - 1)
 
 
 class WatchedAttention:
