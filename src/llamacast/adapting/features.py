@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 
 from llamacast.applied.features import LARGEST_ERROR, FeatureHead, moves, newest
 from llamacast.applied.request import Applied, Request
-from llamacast.applied.scores import crps, usual_step
+from llamacast.applied.scores import crps, surely, usual_step
 from llamacast.data.panel import Panel
 from llamacast.data.windows import SHORTEST_HISTORY, Origins
 from llamacast.forecast import Verdict
@@ -52,9 +52,7 @@ def fit_head(
     found = [(0.0, 0.0, float(before.mean()))]
     for share in SHARES:
         scores = judged.crps(head.scaled(share), parts.places)
-        gain = np.log(scores / before)
-        bound = gain.mean() + gain.std(ddof=1) / np.sqrt(len(gain))
-        found.append((float(bound), share, float(scores.mean())))
+        found.append((surely(np.log(scores / before)), share, float(scores.mean())))
     _, share, after = min(found)
     verdict = Verdict("features", float(before.mean()), after, share, 0, len(parts.series))
     return head.scaled(share), verdict

@@ -7,7 +7,7 @@ is better, and with which regression, is found on the last windows of the histor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +17,7 @@ import torch
 
 from llamacast.applied.regression import Design, Effects, fit_alone, fit_together
 from llamacast.applied.request import Applied, Request, Wrapped
-from llamacast.applied.scores import crps, usual_step
+from llamacast.applied.scores import crps, surely, usual_step
 from llamacast.data.calendar import season_candidates
 from llamacast.data.panel import Panel
 from llamacast.data.windows import Origins
@@ -52,8 +52,8 @@ class WithCovariates(Wrapped):
             request.used.extend(chosen)
         if not any(chosen):
             return self.network.sample(request)
-        names = [name for name in dict.fromkeys(chosen) if name]
-        effects = {name: _effects(panel, name, request.horizon) for name in names}
+        designs = _designs(panel, request.horizon)
+        effects = {name: _effects(designs, name) for name in dict.fromkeys(chosen) if name}
         own = [
             effects[name][number] if name else Effects.none(len(values), request.horizon)
             for number, (name, values) in enumerate(zip(chosen, panel.values, strict=True))
@@ -92,9 +92,9 @@ def choose(network: Applied, request: Request) -> list[str]:
     )
     scales = np.array([usual_step(values) for values in histories.values])
     plain = np.maximum(crps(network.sample(ask(panel=histories)), actuals, scales), SMALLEST_SCORE)
-    gains = {}
+    designs, gains = _designs(histories, horizon), {}
     for name in CANDIDATES:
-        effects = _effects(histories, name, horizon)
+        effects = _effects(designs, name)
         samples = network.sample(ask(panel=_without(histories, effects)))
         told = np.stack([one.mean[-horizon:] for one in effects])
         scores = np.maximum(crps(samples + told[:, None], actuals, scales), SMALLEST_SCORE)
@@ -106,19 +106,11 @@ def _best(gains: dict[str, Floats], own: npt.NDArray[np.bool_]) -> str:
     """By a series' own windows and, the fewer these are, by those of all series."""
     weight = own.sum() / (own.sum() + WINDOWS_ASSUMED)
     found = {
-        name: weight * (np.nanmean(gain[own]) if own.any() else 0.0) + (1 - weight) * _surely(gain)
+        name: weight * (np.nanmean(gain[own]) if own.any() else 0.0) + (1 - weight) * surely(gain)
         for name, gain in gains.items()
     }
     name = min(found, key=lambda one: found[one])
     return name if found[name] < -SMALLEST_GAIN else ""
-
-
-def _surely(gain: Floats) -> float:
-    """The mean gain, and its standard error on top."""
-    known = gain[np.isfinite(gain)]
-    if len(known) < 2:
-        return 0.0
-    return float(known.mean() + known.std(ddof=1) / np.sqrt(len(known)))
 
 
 def _origins(panel: Panel, horizon: int) -> Origins:
@@ -138,19 +130,22 @@ def _origins(panel: Panel, horizon: int) -> Origins:
     return Origins(panel, np.array(series, dtype=np.int64), np.array(cuts, dtype=np.int64), horizon)
 
 
-def _effects(panel: Panel, name: str, horizon: int) -> list[Effects]:
+def _effects(designs: Sequence[Design], name: str) -> list[Effects]:
     """What covariates do to each series, by the regression of that name."""
-    designs = list(_designs(panel, horizon))
     if name == "together":
         return fit_together(designs)
     return [fit_alone(design, name) for design in designs]
 
 
-def _designs(panel: Panel, horizon: int) -> Iterator[Design]:
+def _designs(panel: Panel, horizon: int) -> list[Design]:
     assert panel.covariates is not None
-    for values, axis, known in zip(panel.values, panel.axes, panel.covariates.values, strict=True):
-        season = season_candidates(axis.frequency)[0]
-        yield Design(values, known[: len(values) + horizon], panel.covariates.ahead, season)
+    ahead = panel.covariates.ahead
+    return [
+        Design(values, known[: len(values) + horizon], ahead, season_candidates(axis.frequency)[0])
+        for values, axis, known in zip(
+            panel.values, panel.axes, panel.covariates.values, strict=True
+        )
+    ]
 
 
 def _without(panel: Panel, effects: Sequence[Effects]) -> Panel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ class Design:
     def length(self) -> int:
         return len(self.values)
 
+    @cached_property
     def features(self) -> Floats:
         """Shape `(step, feature)`: covariates as numbers that a line may be fitted to, bent ones as
         splines; what never changes is left out."""
@@ -93,7 +95,7 @@ class Effects:
 
 def fit_alone(design: Design, kind: str) -> Effects:
     """Of one series: "levels" beside season and trend, or "changes" from step to step or "seasons"."""
-    features = design.features()
+    features = design.features
     horizon = len(features) - design.length
     lag = {"levels": 0, "changes": 1, "seasons": design.season}[kind]
     rows = _rows(design, features, lag)

@@ -25,3 +25,11 @@ def usual_step(values: Floats) -> float:
     """Mean distance from one value to the next; 1 where there is none."""
     steps = np.abs(np.diff(values))
     return float(np.nanmean(steps)) if np.nansum(steps) > 0 else 1.0
+
+
+def surely(gain: Floats) -> float:
+    """The mean gain, and its standard error on top."""
+    known = gain[np.isfinite(gain)]
+    if len(known) < 2:
+        return 0.0
+    return float(known.mean() + known.std(ddof=1) / np.sqrt(len(known)))

@@ -56,6 +56,8 @@ def read_covariates(
     laid_out = is_history | (steps >= lengths[series])
     most = np.array(lengths)
     np.maximum.at(most, series, steps + 1)
+    ends = np.cumsum(most)
+    places = (ends - most)[series] + steps
     names: list[str] = []
     ahead: list[bool] = []
     goes_on: list[bool] = []
@@ -63,10 +65,9 @@ def read_covariates(
     for column in beside.columns:
         told = future is not None and column in future.columns
         for name, numbers in _as_numbers(rows[column], column, is_history):
-            laid = [np.full(length, np.nan) for length in most]
-            for number in range(len(laid)):
-                own = (series == number) & laid_out
-                laid[number][steps[own]] = numbers[own]
+            flat = np.full(ends[-1], np.nan)
+            flat[places[laid_out]] = numbers[laid_out]
+            laid = np.split(flat, ends[:-1])
             still = not told and all(len(np.unique(one[~np.isnan(one)])) <= 1 for one in laid)
             laid = [_filled(one, length, still) for one, length in zip(laid, lengths, strict=True)]
             names.append(name)

@@ -302,8 +302,9 @@ def finetune(
     validation = Validation(panel, parts, config.seed, inputs)
     learner = prepare(network, panel, parts, validation, config, fabric, inputs)
     claim(directory, told_of(network, panel, config))
-    announce(str(_cost(learner, fabric)))
+    begun = time.perf_counter()
     at_first = validation.scores(network)
+    announce(str(_cost(learner, fabric, time.perf_counter() - begun)))
     progress = learner.learn(directory, fabric, report)
     best = checkpoint.load(directory / BEST_DIRECTORY)
     chosen, share, after = _choose(network, learner.start, best, validation, at_first)
@@ -362,8 +363,7 @@ def prepared(network: Network, config: FinetuneConfig, num_covariates: int = 0) 
     for name, weight in found.state_dict().items():
         if name.startswith("transformer.embed.") and weight.shape != own[name].shape:
             own[name] = functional.pad(own[name], (0, weight.shape[1] - own[name].shape[1]))
-    for name, weight in found.state_dict().items():
-        if name.startswith("slopes."):
+        elif name.startswith("slopes."):
             own[name] = torch.zeros_like(weight)
     found.load_state_dict(own, strict=config.head is None)
     return found.eval()
@@ -479,8 +479,8 @@ def _plan(network: Network, parts: Split, config: FinetuneConfig, decays: bool) 
     )
 
 
-def _cost(learner: Learner, fabric: Fabric) -> Cost:
-    """Measure a step and a validation; nothing is learnt."""
+def _cost(learner: Learner, fabric: Fabric, validation_seconds: float) -> Cost:
+    """Measure a step; nothing is learnt."""
     trial = deepcopy(learner.objective).to(fabric.device)
     batch = fabric.to_device(learner.batches.at(0))
     for _ in range(STEPS_TIMED):
@@ -489,16 +489,13 @@ def _cost(learner: Learner, fabric: Fabric) -> Cost:
             loss = trial(batch)
         loss.backward()
         step = time.perf_counter() - begun
-    begun = time.perf_counter()
-    learner.validation.scores(learner.start)
-    once = time.perf_counter() - begun
     loop = learner.plan.loop
     validations = loop.steps / loop.validate_every + len(BLENDS)
     weights = list(trial.parameters())
     tokens = learner.plan.windows.tokens_per_batch * loop.steps
     return Cost(
         loop.steps,
-        (loop.steps * step + validations * once) / 60,
+        (loop.steps * step + validations * validation_seconds) / 60,
         float(FLOPS_PER_WEIGHT) * sum(weight.numel() for weight in weights) * tokens,
         sum(weight.numel() for weight in weights if weight.requires_grad),
     )
