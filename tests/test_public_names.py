@@ -12,6 +12,8 @@ PUBLIC = {
     "Forecast",
     "Forecaster",
     "LagLlamaForecaster",
+    "TextForecaster",
+    "load_text",
     "backtest",
     "baseline",
     "convert",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llamacast.evaluation.named import baseline
     from llamacast.forecast import CheckpointError, DataError, Forecast, Forecaster
     from llamacast.forecaster import CriaForecaster, LagLlamaForecaster, convert, load
+    from llamacast.text.forecaster import TextForecaster, load_text
 
 __version__ = "0.1.0"
 
@@ -32,11 +33,15 @@ _HOMES = {
     "Forecast": "llamacast.forecast",
     "Forecaster": "llamacast.forecast",
     "LagLlamaForecaster": "llamacast.forecaster",
+    "TextForecaster": "llamacast.text.forecaster",
     "backtest": "llamacast.evaluation.backtest",
     "baseline": "llamacast.evaluation.named",
     "convert": "llamacast.forecaster",
     "load": "llamacast.forecaster",
+    "load_text": "llamacast.text.forecaster",
 }
+
+_EXTRAS = {"llamacast.text.forecaster": "text"}
 
 __all__ = [
     "CheckpointError",
@@ -45,17 +50,26 @@ __all__ = [
     "Forecast",
     "Forecaster",
     "LagLlamaForecaster",
+    "TextForecaster",
     "backtest",
     "baseline",
     "convert",
     "load",
+    "load_text",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'llamacast' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(_HOMES[name])
+        if extra is None:
+            raise
+        message = f"{name} needs {error.name}: pip install 'llamacast[{extra}]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -214,7 +214,7 @@ class PretrainedForecaster(ABC):
             panel = replace(panel, covariates=replace(panel.covariates, ahead=known))
         try:
             from llamacast.adapting.finetuning import adapt  # needs lightning-fabric
-            from llamacast.adapting.report import Report
+            from llamacast.training.report import Report
         except ModuleNotFoundError as error:
             raise DataError(
                 f"fine-tuning needs {error.name}, which is not installed: "
@@ -240,7 +240,7 @@ class PretrainedForecaster(ABC):
             deepcopy(found.model),
             f"{self.name}-{strategy}" if found.verdict.improved else self.name,
             str(next(self.model.parameters()).device),
-            training=replace(self.training, until=_last_stamp(panel)),
+            training=replace(self.training, until=panel.last_stamp()),
             features=found.features,
             inputs=self.inputs if strategy == "features" else found.inputs,
             verdict=found.verdict,
@@ -447,16 +447,6 @@ def _told_of(used: list[str]) -> tuple[str, ...]:
     if not helped:
         return ("covariates: did not help on the last windows of the history, and are left out",)
     return (f"covariates: used in {helped} of {len(used)} series, where they helped before",)
-
-
-def _last_stamp(panel: Panel) -> str:
-    """ISO time stamp of the last step of all series; nothing where steps are counted."""
-    ends = [
-        axis.index(len(values) - 1, 1)[0]
-        for axis, values in zip(panel.axes, panel.values, strict=True)
-        if axis.frequency is not None
-    ]
-    return max(ends).isoformat() if ends else ""
 
 
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from llamacast.adapting.report import Report
 from llamacast.applied.features import FeatureHead
 from llamacast.applied.request import Applied
 from llamacast.data.covariates import CovariateInputs
@@ -30,11 +29,11 @@ from llamacast.training.finetune import (
     split,
     told_of,
 )
-from llamacast.training.pretrain import plot_losses
+from llamacast.training.pretrain import multiplies_bfloat16, plot_losses
+from llamacast.training.report import Report
 from llamacast.training.search import search
 
 SEARCH_DIRECTORY = "search"
-CPU_FLAGS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -131,18 +130,9 @@ def _folder(directory: Path | None) -> Iterator[Path]:
 
 def _fabric(device: torch.device) -> Fabric:
     """Where the network is; blocks in bfloat16 where the hardware multiplies that faster."""
-    precision: Any = "bf16-mixed" if _multiplies_bfloat16(device) else "32-true"
+    precision: Any = "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
     # Lightning tells of each Fabric which precision it has.
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     accelerator = device.type if device.type in ("cpu", "cuda", "mps") else "auto"
     return Fabric(accelerator=accelerator, devices=1, precision=precision)
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not CPU_FLAGS.exists():
-        return False
-    flags = set(CPU_FLAGS.read_text().split())
-    return bool(flags & {"avx512_bf16", "amx_bf16"})

@@ -163,6 +163,15 @@ class Panel:
             }
         )
 
+    def last_stamp(self) -> str:
+        """ISO time stamp of the last step of all series; nothing where steps are counted."""
+        ends = [
+            axis.index(len(values) - 1, 1)[0]
+            for axis, values in zip(self.axes, self.values, strict=True)
+            if axis.frequency is not None
+        ]
+        return max(ends).isoformat() if ends else ""
+
     def answer(self, samples: npt.NDArray[np.float64], model: str, joint: bool = True) -> Forecast:
         """The forecast that goes on where each series ends; samples `(series, sample, horizon)`."""
         horizon = samples.shape[2]

@@ -1,19 +1,36 @@
-"""The command line: `llamacast forecast`, `backtest`, `finetune`, `detect`, `pretrain` and others."""
+"""The command line: `llamacast forecast`, `backtest`, `finetune`, `detect`, `pretrain`, `text` and others."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
+from llamacast.interfaces import text_cli
+from llamacast.interfaces.terminal import (
+    NUM_ROWS_SHOWN,
+    CovariateNames,
+    Device,
+    FrequencyName,
+    FutureFrame,
+    Holidays,
+    IdColumn,
+    TargetColumn,
+    TimeColumn,
+    check_suffix,
+    errors_in_one_line,
+    numbers,
+    refuse,
+    tell,
+    tell_written,
+    write,
+)
 
+if TYPE_CHECKING:
     from llamacast.evaluation.gift_eval import Contender
 
 app = typer.Typer(
@@ -23,34 +40,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(text_cli.app, name="text")
 
-EXIT_BAD_INPUT = 2
-NUM_ROWS_SHOWN = 10
+TEXT_MODELS = ("digits",)
 STRATEGIES = ("full", "last-layers", "head", "lora", "features")
-# Libraries that come with an extra only.
-EXTRAS = {"lightning_fabric": "train"}
-
-
-# What several commands ask for.
-IdColumn = Annotated[Optional[str], typer.Option(help="Column that names the series.")]
-TimeColumn = Annotated[Optional[str], typer.Option(help="Column of dates, or of whole numbers.")]
-TargetColumn = Annotated[Optional[str], typer.Option(help="Column of values to forecast.")]
-FutureFrame = Annotated[
-    Optional[Path],
-    typer.Option(help="Table of the horizon's series, times and covariates that are known ahead."),
-]
-CovariateNames = Annotated[
-    Optional[str],
-    typer.Option(help="Columns that may explain the values, with commas. [default: --future's]"),
-]
-Holidays = Annotated[
-    Optional[str], typer.Option(help="Country whose holidays may explain them: DE, US-CA, ...")
-]
-FrequencyName = Annotated[
-    Optional[str],
-    typer.Option(help="Step of the data: h, D, W-SUN, MS, 15min, ... [default: inferred]"),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 @app.command()
@@ -95,11 +88,11 @@ def forecast(
     Columns are found by their usual names (unique_id, ds, y; item_id, timestamp, target) or by
     what they hold, or named by options. One series needs no id column, a wide table no target.
     """
-    with _errors_in_one_line():
-        asked = _numbers(quantiles, "--quantiles", 1.0)
-        intervals = _numbers(levels, "--levels", 100.0) if levels else None
-        _check_suffix(output, (".csv", ".parquet"), "--output")
-        _check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
+    with errors_in_one_line():
+        asked = numbers(quantiles, "--quantiles", 1.0)
+        intervals = numbers(levels, "--levels", 100.0) if levels else None
+        check_suffix(output, (".csv", ".parquet"), "--output")
+        check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
         from llamacast.forecaster import load
 
         result = load(model, device=device).forecast(
@@ -119,17 +112,17 @@ def forecast(
             holidays=holidays,
         )
         for note in result.notes:
-            _tell(note)
+            tell(note)
         frame = result.to_frame(quantiles=asked, levels=intervals)
         typer.echo(frame.head(NUM_ROWS_SHOWN).to_string(index=False, float_format="%.6g"))
         if len(frame) > NUM_ROWS_SHOWN:
             typer.echo(
                 f"... {len(frame)} rows" + ("" if output else "; --output FILE writes them all")
             )
-        _write(frame, output)
+        write(frame, output)
         if plot is not None:
             result.plot(plot)
-        _tell_written(output, plot)
+        tell_written(output, plot)
 
 
 @app.command()
@@ -171,12 +164,14 @@ def backtest(
     A model may be fine-tuned on what comes before the windows: cria+full, cria+lora, lag-llama+head,
     ... (pip install 'llamacast[finetune]').
 
+    Language models (pip install 'llamacast[text]'): digits, and folders of such.
+
     Baselines: naive, seasonal-naive, drift, auto-ets, auto-arima, theta, optimized-theta,
     dynamic-theta, dynamic-optimized-theta, auto-theta, croston-sba, mstl (pip install
     'llamacast[baselines]'); deepar, tft, n-beats, patchtst, trained on the data before the first
     window (pip install 'llamacast[deep]').
     """
-    with _errors_in_one_line("the same command with --output goes on from where it was"):
+    with errors_in_one_line("the same command with --output goes on from where it was"):
         from llamacast.data.arrow import holds_series, read_panels
         from llamacast.data.frame import read_panel
         from llamacast.data.windows import rolling_origins
@@ -268,9 +263,9 @@ def finetune(
     The last windows of each series are held back, and tell. The folder receives model/ (for --model),
     with lora also adapter/, and the curve of what was learnt (log.csv, loss.png).
     """
-    with _errors_in_one_line("the same command goes on from the last checkpoint"):
+    with errors_in_one_line("the same command goes on from the last checkpoint"):
         if strategy not in STRATEGIES:
-            _refuse(f"--strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}")
+            refuse(f"--strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}")
         from llamacast.forecaster import load
 
         tuned = load(model, device=device).finetune(
@@ -318,9 +313,9 @@ def detect(
     device: Device = "auto",
 ) -> None:
     """Tell which values of every series are odd, each judged by what came before it."""
-    with _errors_in_one_line():
-        _check_suffix(output, (".csv", ".parquet"), "--output")
-        _check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
+    with errors_in_one_line():
+        check_suffix(output, (".csv", ".parquet"), "--output")
+        check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
         from llamacast.forecaster import load
 
         result = load(model, device=device).detect(
@@ -337,10 +332,10 @@ def detect(
             shown = oddest.head(NUM_ROWS_SHOWN).drop(columns="anomaly")
             typer.echo(shown.to_string(index=False, float_format="%.6g"))
         typer.echo(f"{len(oddest)} of {frame.probability.notna().sum()} values are odd")
-        _write(frame, output)
+        write(frame, output)
         if plot is not None:
             result.plot(plot)
-        _tell_written(output, plot)
+        tell_written(output, plot)
 
 
 @app.command()
@@ -352,7 +347,7 @@ def convert(
 
     The file is a pickle; it is read as data and nothing in it is executed.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         from llamacast.forecaster import convert as convert_checkpoint
 
         convert_checkpoint(checkpoint, directory)
@@ -390,9 +385,9 @@ def pretrain(
     --model), log.csv, loss.png, and checkpoints/, from which a run that was stopped goes on. Under
     torchrun, the processes it starts share each batch.
     """
-    with _errors_in_one_line("the same command goes on from the last checkpoint"):
+    with errors_in_one_line("the same command goes on from the last checkpoint"):
         if minutes is not None and not minutes > 0:
-            _refuse(f"--minutes must be above 0; got {minutes:g}")
+            refuse(f"--minutes must be above 0; got {minutes:g}")
         from llamacast.forecaster import find_checkpoint
         from llamacast.training.log import written
         from llamacast.training.pretrain import run_pretraining
@@ -401,7 +396,7 @@ def pretrain(
         plan = read_recipe(recipe) if recipe.suffix == ".toml" else Recipe(data=recipe)
         series = data or plan.data
         if series is None:
-            _refuse(f'{recipe} names no data; add data = "FOLDER", or give --data')
+            refuse(f'{recipe} names no data; add data = "FOLDER", or give --data')
         training = plan.lengthened(steps).training
         progress = run_pretraining(
             series,
@@ -418,7 +413,7 @@ def pretrain(
             report=lambda row: typer.echo("  ".join(f"{k} {v}" for k, v in written(row).items())),
         )
         told = f"{output / 'model'} is at step {progress.step} of {training.loop.steps}"
-        _tell(told + (", stopped early" if progress.stopped_early else ""))
+        tell(told + (", stopped early" if progress.stopped_early else ""))
 
 
 @app.command("gift-eval")
@@ -451,17 +446,17 @@ def gift_eval(
     The folder receives gift_eval.csv (each configuration as it is scored), .md and .png. The same
     command goes on where it was stopped.
     """
-    with _errors_in_one_line("the same command goes on from the last configuration"):
+    with errors_in_one_line("the same command goes on from the last configuration"):
         from llamacast.evaluation.gift_eval import run
         from llamacast.evaluation.gift_report import overall, summarise, write_report
 
         if published is not None and not published.exists():
-            _refuse(f"--published: there is no file {published}")
+            refuse(f"--published: there is no file {published}")
         if longest_history is not None and longest_history < 1:
-            _refuse(f"--longest-history must be at least 1; got {longest_history}")
+            refuse(f"--longest-history must be at least 1; got {longest_history}")
         names = dict.fromkeys(name.strip() for name in models.split(",") if name.strip())
         if not names:
-            _refuse("--models names none")
+            refuse("--models names none")
         options = {"num_samples": num_samples, "progress": False}
         contenders = [_contender(name, device, options) for name in names]
         results = run(
@@ -490,12 +485,16 @@ def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]
 
     if name in BASELINES:
         return baseline(name, season)
+    if name in TEXT_MODELS or (Path(name) / "codec.json").exists():
+        from llamacast.text.forecaster import load_text
+
+        return Settled(load_text(name, device=device), options)
     model, plus, strategy = name.partition("+") if not Path(name).is_dir() else (name, "", "")
     if model not in PACKAGED and not Path(model).is_dir():
-        known = ", ".join([*PACKAGED, *BASELINES])
-        _refuse(f"no model {name!r}; there are {known}, and the folders of saved models")
+        known = ", ".join([*PACKAGED, *TEXT_MODELS, *BASELINES])
+        refuse(f"no model {name!r}; there are {known}, and the folders of saved models")
     if plus and strategy not in STRATEGIES:
-        _refuse(f"{name!r}: after the + stands one of {', '.join(STRATEGIES)}")
+        refuse(f"{name!r}: after the + stands one of {', '.join(STRATEGIES)}")
     forecaster = load(model, device=device)
     if plus:
         return Finetuned(forecaster, {"strategy": strategy}, options)
@@ -519,68 +518,10 @@ def _contender(name: str, device: str, options: dict[str, Any]) -> Contender:
     from llamacast.evaluation.named import NEURAL, STATISTICAL, baseline
 
     if name in NEURAL:
-        _refuse(f"{name} must be trained on each data set; use llamacast backtest")
+        refuse(f"{name} must be trained on each data set; use llamacast backtest")
     if name in ("seasonal-naive", *STATISTICAL):
         return Contender(name, lambda season: baseline(name, season))
     if "+" in name and not Path(name).is_dir():
-        _refuse(f"{name} must be trained on each data set; use llamacast backtest")
+        refuse(f"{name} must be trained on each data set; use llamacast backtest")
     entrant = _entrant(name, None, device, options)
     return Contender(name, lambda season: entrant, repr(entrant))
-
-
-@contextmanager
-def _errors_in_one_line(interrupted: str = "nothing was written") -> Iterator[None]:
-    """Bad input ends with one line and exit code 2; anything else is our fault and shows itself."""
-    try:
-        yield
-    except Exception as error:
-        from llamacast.forecast import CheckpointError, DataError
-
-        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-            _refuse(f"{error.name} is missing; pip install 'llamacast[{EXTRAS[error.name]}]'")
-        if not isinstance(error, (DataError, CheckpointError, OSError)):
-            raise
-        _refuse(str(error))
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {interrupted}", err=True)
-        sys.exit(130)
-
-
-def _refuse(message: str) -> NoReturn:
-    _tell(f"error: {message}")
-    sys.exit(EXIT_BAD_INPUT)
-
-
-def _tell(message: str) -> None:
-    """One line beside the results; of the processes that torchrun starts, the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(message, err=True)
-
-
-def _write(frame: pd.DataFrame, output: Path | None) -> None:
-    if output is not None and output.suffix == ".csv":
-        frame.to_csv(output, index=False)
-    elif output is not None:
-        frame.to_parquet(output)
-
-
-def _tell_written(*paths: Path | None) -> None:
-    for path in filter(None, paths):
-        _tell(f"wrote {path}")
-
-
-def _numbers(text: str, option: str, largest: float) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        _refuse(f"{option} takes numbers with commas between; got {text!r}")
-    if not all(0 < number < largest for number in numbers):
-        _refuse(f"{option} must lie between 0 and {largest:g}; got {text!r}")
-    return numbers
-
-
-def _check_suffix(path: Path | None, allowed: tuple[str, ...], option: str) -> None:
-    if path is not None and path.suffix not in allowed:
-        _refuse(f"{option} must end in {', '.join(allowed)}; got {path}")
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        _refuse(f"{option}: {path} cannot be written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -46,7 +47,9 @@ class LoopConfig:
     warmup_steps: int = 200
     """In which the learning rate rises from 0."""
     decay_share: float = 0.35
-    """Share of the steps, at their end, in which it falls linearly to 0."""
+    """Share of the steps, at their end, in which it falls to 0."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How it falls."""
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
     """Largest norm of all gradients together."""
@@ -77,6 +80,8 @@ class LoopConfig:
                 raise ValueError(f"{name} must not be negative")
         if self.optimiser not in ("muon", "adamw"):
             raise ValueError(f"optimiser must be muon or adamw; got {self.optimiser!r}")
+        if self.decay not in ("linear", "cosine"):
+            raise ValueError(f"decay must be linear or cosine; got {self.decay!r}")
         if not self.learning_rate > 0 or not self.gradient_clip > 0:
             raise ValueError("learning_rate and gradient_clip must be positive")
         if not 0 <= self.decay_share <= 1:
@@ -86,8 +91,10 @@ class LoopConfig:
         """The learning rate of a step, the first being 0."""
         rise = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
         decay_steps = self.decay_share * self.steps
-        fall = (self.steps - step) / decay_steps if decay_steps else 1.0
-        return self.learning_rate * min(1.0, rise, max(0.0, fall))
+        fall = min(1.0, max(0.0, (self.steps - step) / decay_steps)) if decay_steps else 1.0
+        if self.decay == "cosine":
+            fall = (1 - math.cos(math.pi * fall)) / 2
+        return self.learning_rate * min(1.0, rise, fall)
 
 
 def train(

@@ -1,55 +1,72 @@
-"""LoRA by PEFT: two thin matrices beside each query and value projection (arXiv 2106.09685)."""
+"""LoRA by PEFT: two thin matrices beside chosen projections (arXiv 2106.09685)."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from llamacast.forecast import CheckpointError
 from llamacast.model import checkpoint
 from llamacast.model.checkpoint import Network
 
-# Matrices of each block that others stand beside.
-ADAPTED = ["query", "value"]
+# Matrices of each block of our own networks that others stand beside.
+ADAPTED = ("query", "value")
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 # In PEFT's file, where the digest of the network that an adapter belongs to is kept.
 DIGEST_KEY, BASE_KEY = "base_digest", "base_model_name_or_path"
 CONTEXT_KEY = "context_length"
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def inject(network: Network, rank: int) -> None:
+
+def inject(network: nn.Module, rank: int, targets: Sequence[str] = ADAPTED) -> None:
     """Freeze a network and put adapters into it, which change nothing yet."""
     network.requires_grad_(False)
-    inject_adapter_in_model(_config(rank), network)
+    inject_adapter_in_model(_config(rank, targets), network)
 
 
-def _config(rank: int) -> LoraConfig:
-    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=ADAPTED)
+def _config(rank: int, targets: Sequence[str]) -> LoraConfig:
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(targets))
 
 
-def merged(network: Network) -> Network:
-    """A copy in which adapters are added to the matrices they stand beside."""
-    plain = deepcopy(network)
-    for module in list(plain.modules()):
+def merge(network: nn.Module) -> None:
+    """Add adapters to the matrices they stand beside, and take them away."""
+    for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, LoraLayer):
                 child.merge()
                 setattr(module, name, child.get_base_layer())
-    return plain.requires_grad_(True)
+    network.requires_grad_(True)
 
 
-def save_adapter(network: Network, base: Network, directory: Path, share: float = 1.0) -> None:
+def merged(network: Module) -> Module:
+    """A copy in which that is done."""
+    plain = deepcopy(network)
+    merge(plain)
+    return plain
+
+
+def write_adapter(
+    network: nn.Module,
+    directory: Path,
+    told: Mapping[str, Any],
+    share: float = 1.0,
+    targets: Sequence[str] = ADAPTED,
+) -> None:
     """Write the adapters alone as PEFT does, a few hundred kilobytes, with a share of their effect.
 
-    `base` is the network that they will be put into.
+    `told` goes into PEFT's file.
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(network)
@@ -59,11 +76,18 @@ def save_adapter(network: Network, base: Network, directory: Path, share: float 
         for name, weight in state.items()
     }
     save_file(scaled, directory / WEIGHTS_FILE)
-    _config(rank).save_pretrained(str(directory))
-    told = json.loads((directory / CONFIG_FILE).read_text())
-    told[DIGEST_KEY] = checkpoint.digest(base)
-    told[CONTEXT_KEY] = network.config.context_length
+    _config(rank, targets).save_pretrained(str(directory))
+    told = json.loads((directory / CONFIG_FILE).read_text()) | dict(told)
     (directory / CONFIG_FILE).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def save_adapter(network: Network, base: Network, directory: Path, share: float = 1.0) -> None:
+    """Write the adapters of one of our own networks; `base` is the network that they will be put into."""
+    told = {
+        DIGEST_KEY: checkpoint.digest(base),
+        CONTEXT_KEY: network.config.context_length,
+    }
+    write_adapter(network, directory, told, share)
 
 
 def name_base(directory: Path, base: str) -> None:
@@ -73,7 +97,7 @@ def name_base(directory: Path, base: str) -> None:
     (directory / CONFIG_FILE).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
-def read_into(network: Network, directory: Path) -> Network:
+def read_into(network: Module, directory: Path) -> Module:
     """Put the adapters of a folder into a network that has places for them."""
     with torch.no_grad():
         set_peft_model_state_dict(network, load_file(directory / WEIGHTS_FILE))

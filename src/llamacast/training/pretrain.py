@@ -33,6 +33,7 @@ from llamacast.training.validation import (
     num_origins,
 )
 
+CPU_FLAGS = Path("/proc/cpuinfo")
 MODEL_DIRECTORY = "model"
 RUN_FILE = "run.json"
 
@@ -206,7 +207,7 @@ def run_pretraining(
         DataError: if the corpus cannot be read, or the device is not there or too small.
         CheckpointError: if there is no checkpoint at `start_from`.
     """
-    fabric = _fabric(device, precision)
+    fabric = open_fabric(device, precision)
     corpus = read_corpus(data, without)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -226,7 +227,7 @@ def run_pretraining(
     return progress
 
 
-def _fabric(device: str, precision: Any) -> Fabric:
+def open_fabric(device: str, precision: Any) -> Fabric:
     """One device, or all processes that torchrun has started."""
     world, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if device == "auto":
@@ -245,6 +246,16 @@ def _fabric(device: str, precision: Any) -> Fabric:
         raise DataError(f"device {device!r} cannot be used here; try 'auto'") from error
     fabric.launch()
     return fabric
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are faster than those of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not CPU_FLAGS.exists():
+        return False
+    flags = set(CPU_FLAGS.read_text().split())
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
 def plot_losses(directory: Path) -> None:

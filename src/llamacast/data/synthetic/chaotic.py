@@ -39,21 +39,24 @@ def chaotic(rng: Rng, axes: Axes) -> Rows:
     return values + column(size) * rng.standard_normal(axes.shape)
 
 
-def integrate(field: Field, state: Rows, step: Rows, num_samples: int) -> Rows:
+def integrate(
+    field: Field, state: Rows, step: Rows, num_samples: int, transient: int = TRANSIENT
+) -> Rows:
     """Classical Runge-Kutta of fourth order.
 
     Args:
         field: the differential equations.
         state: where each series starts, `(dimension, series)`.
         step: time between two samples of each series, `(series,)`.
-        num_samples: samples to take, after the transient.
+        num_samples: samples to take.
+        transient: samples before these, which are dropped.
 
     Returns:
         Shape `(dimension, series, sample)`.
     """
     out = np.empty((*state.shape, num_samples))
     size = step / SUBSTEPS
-    for sample in range(-TRANSIENT, num_samples):
+    for sample in range(-transient, num_samples):
         for _ in range(SUBSTEPS):
             first = field(state)
             second = field(state + size / 2 * first)

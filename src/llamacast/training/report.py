@@ -8,7 +8,7 @@ from rich.console import Console
 
 from llamacast.training.log import Row, written
 
-SHOWN = ("step", "minutes", "loss", "validation_crps", "minutes_left")
+SHOWN = ("step", "minutes", "loss", "validation_loss", "validation_crps", "minutes_left")
 
 
 class Report:

@@ -1,0 +1,423 @@
+"""A language model taught one's own series: LoRA or all weights, within a budget that is told first."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from llamacast.forecast import DataError
+from llamacast.text.codec import CodecConfig, encode, fit
+from llamacast.text.flops import forward, shape_of, steps_within, training_step
+from llamacast.text.language import LORA_TARGETS, Language, Settings, load_language
+from llamacast.text.likelihood import log_probabilities
+from llamacast.text.objective import NextSymbol
+from llamacast.text.prompts import FEWEST_STEPS
+from llamacast.text.vocabulary import Tokens, Writing
+from llamacast.text.windows import System, batch_of, usable
+from llamacast.training.log import Row
+from llamacast.training.loop import Batch, LoopConfig, train
+from llamacast.training.lora import inject, merge, read_into, write_adapter
+
+Strategy = Literal["lora", "full"]
+
+MODEL_DIRECTORY, ADAPTER_DIRECTORY, BEST_DIRECTORY = "model", "adapter", "best"
+GRADIENTS_FILE = "gradients.csv"
+# Learning rates that have worked, times the network's width: wider ones take smaller steps.
+RATE_TIMES_WIDTH: dict[Strategy, float] = {"lora": 0.6, "full": 0.15}
+FEWEST_KNOWN = 8
+"""Steps before the horizon, at least, of a window."""
+NUM_VALIDATIONS = 8
+MOST_VALIDATED = 128
+"""Windows of a validation, at most."""
+VALIDATED_AT_A_TIME = 16
+SHARE_WHOLE = 0.5
+"""Of windows, those that go to the end of their system; others end anywhere."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What to learn, and how long."""
+
+    horizon: int
+    """Steps that will be forecast: a window is scaled by what comes before its last so many."""
+    strategy: Strategy = "lora"
+    rank: int = 8
+    """Of LoRA's matrices, whose effect is counted twice (alpha = 2 rank)."""
+    learning_rate: float | None = None
+    """None takes 0.6 (LoRA) or 0.15 (full) over the network's width."""
+    context: int | None = None
+    """Most tokens of a window; None as many as the model reads."""
+    batch: int = 16
+    """Windows of a step."""
+    steps: int = 600
+    seed: int = 0
+    budget: float = math.inf
+    """FLOPs that training and validation together may take."""
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "rank", "batch", "steps"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.strategy not in ("lora", "full"):
+            raise DataError(f"strategy must be lora or full; got {self.strategy!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise DataError(f"learning_rate must be positive; got {self.learning_rate}")
+        if not self.budget > 0:
+            raise DataError(f"the budget of FLOPs must be positive; got {self.budget:g}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What fine-tuning came to, on windows that nothing was learnt from."""
+
+    before: float
+    """Mean of negative logarithms of the density of values to be forecast, each given those before it:
+    of the model as it was."""
+    after: float
+    """Of the model that is returned; no more than `before`."""
+    steps: int
+    num_windows: int
+    flops: float
+    """In the stated convention, validation among them."""
+
+    @property
+    def improved(self) -> bool:
+        return self.after < self.before
+
+    def __str__(self) -> str:
+        windows = f"{self.num_windows} windows held back"
+        if not self.improved:
+            return (
+                f"nothing learnt in {self.steps} steps was better on {windows} than the model as it "
+                f"was ({self.before:.3f} nats a value); it is kept"
+            )
+        return (
+            f"negative log density on {windows} went from {self.before:.3f} to {self.after:.3f} nats a "
+            f"value in {self.steps} steps ({self.flops:.2e} FLOPs)"
+        )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Systems to learn from, and windows to judge by, written as one model does."""
+
+    train: Sequence[System]
+    judged: Sequence[System]
+    """Each up to the end of its horizon."""
+    codec: CodecConfig
+    context: int
+    """Most tokens of a window that is learnt from."""
+    longest: int
+    """And of one that is judged by, which the whole horizon must fit into."""
+    horizon: int
+    writing: Callable[[int], Writing]
+
+    def window(self, system: System, end: int, most: int) -> Tokens:
+        """A system up to a step, its last steps that fit; scaled by all before the horizon."""
+        known = system[: end - self.horizon]
+        channels = range(system.shape[1])
+        units = encode(system[:end], [fit(known[:, one], self.codec) for one in channels])
+        writing = self.writing(system.shape[1])
+        tokens = writing.encode(units)
+        steps = tokens.values // system.shape[1]
+        begins = np.searchsorted(steps, np.arange(len(units)))
+        first = begins[int(np.argmax(len(tokens.ids) - begins <= most))]
+        return Tokens(*(getattr(tokens, one.name)[first:] for one in dataclasses.fields(Tokens)))
+
+    def batch(self, rng: np.random.Generator, size: int) -> Batch:
+        found: list[Tokens] = []
+        while len(found) < size:
+            system = self.train[int(rng.integers(len(self.train)))]
+            fewest = min(len(system), self.horizon + max(FEWEST_KNOWN, len(system) // 2))
+            end = len(system)
+            if rng.random() >= SHARE_WHOLE:
+                end = int(rng.integers(fewest, len(system) + 1))
+            if usable(system[:end], end - self.horizon, self.codec):
+                found.append(self.window(system, end, self.context))
+        return batch_of(found)
+
+    @cached_property
+    def windows(self) -> Sequence[Tokens]:
+        """What is judged by."""
+        return [self.window(system, len(system), self.longest) for system in self.judged]
+
+
+def lesson_of(
+    language: Language,
+    systems: Sequence[System],
+    validation: Sequence[System] | None,
+    config: FinetuneConfig,
+) -> Lesson:
+    """Without systems to judge by, the last horizon of each is kept for that.
+
+    Raises:
+        DataError: if what is left is too short to learn from.
+    """
+    longest = language.settings.longest
+    context = min(config.context or longest, longest)
+    shortest = config.horizon + FEWEST_KNOWN
+    judged = list(systems if validation is None else validation)
+    train = [one[: len(one) - config.horizon] if validation is None else one for one in systems]
+    train = [one for one in train if len(one) >= shortest]
+    judged = [one for one in judged if len(one) >= shortest][:MOST_VALIDATED]
+    if not train or not judged:
+        extra = config.horizon if validation is None else 0
+        raise DataError(
+            f"no series has the {shortest + extra} steps that it takes to learn a horizon of "
+            f"{config.horizon}; ask for a shorter horizon"
+        )
+    codec = choose_codec(language, train, config.horizon)
+    train = [one for one in train if usable(one, len(one) - config.horizon, codec)]
+    judged = [one for one in judged if usable(one, len(one) - config.horizon, codec)]
+    if not train or not judged:
+        raise DataError(
+            "no series has values before its last horizon to scale by, or logarithms where these are "
+            "asked for"
+        )
+    step = max(one.shape[1] for one in train) * language.writing(1).grammar.longest_number
+    if context < 2 * step:
+        raise DataError(f"a context of {context} tokens does not hold two steps, {2 * step}")
+    lesson = Lesson(train, judged, codec, context, longest, config.horizon, language.writing)
+    for system, window in zip(judged, lesson.windows, strict=True):
+        held = (window.values[-1] - window.values[0] + 1) // system.shape[1]
+        if held < config.horizon + FEWEST_STEPS:
+            raise DataError(
+                f"{longest} tokens, which the model reads at once, do not hold a horizon of "
+                f"{config.horizon} steps; ask for a shorter horizon"
+            )
+    return lesson
+
+
+def choose_codec(language: Language, systems: Sequence[System], horizon: int) -> CodecConfig:
+    """The way of writing that all systems can be written in and under which a sample's ends are
+    likeliest."""
+    codecs = [
+        one
+        for one in language.settings.codecs
+        if all(usable(system, len(system) - horizon, one) for system in systems)
+    ] or list(language.settings.codecs)[-1:]
+    if len(codecs) == 1:
+        return codecs[0]
+    some = systems[:: max(1, len(systems) // VALIDATED_AT_A_TIME)][:VALIDATED_AT_A_TIME]
+    scores = []
+    for codec in codecs:
+        longest = language.settings.longest
+        lesson = Lesson([], some, codec, longest, longest, horizon, language.writing)
+        scores.append(float(np.nanmean(judge(language, lesson))))
+    return codecs[int(np.argmin(scores))]
+
+
+def judge(language: Language, lesson: Lesson) -> list[float]:
+    """Of each window held back, the mean negative log density of the values of its horizon."""
+    found = []
+    both = list(zip(lesson.judged, lesson.windows, strict=True))
+    for channels in sorted({one.shape[1] for one in lesson.judged}):
+        own = [(system, window) for system, window in both if system.shape[1] == channels]
+        for first in range(0, len(own), VALIDATED_AT_A_TIME):
+            part = own[first : first + VALIDATED_AT_A_TIME]
+            chances = log_probabilities(language, [window for _, window in part], channels)
+            for (system, _), chance in zip(part, chances, strict=True):
+                density = chance[-lesson.horizon * channels :].reshape(-1, channels).copy()
+                for one in range(channels):
+                    scale = fit(system[: -lesson.horizon, one], lesson.codec)
+                    density[:, one] += scale.log_density(system[-lesson.horizon :, one])
+                found.append(float(-np.nanmean(density)))
+    return found
+
+
+def cost(language: Language, lesson: Lesson, config: FinetuneConfig) -> float:
+    """FLOPs of a run in the stated convention, validations and all."""
+    shape = shape_of(language.model.config)
+    rank = config.rank if config.strategy == "lora" else 0
+    step = training_step(shape, lesson.context, config.batch, rank)
+    return config.steps * step + _validation_cost(language, lesson, config)
+
+
+def _validation_cost(language: Language, lesson: Lesson, config: FinetuneConfig) -> float:
+    rank = config.rank if config.strategy == "lora" else 0
+    shape = shape_of(language.model.config)
+    once = sum(forward(shape, len(window.ids), rank) for window in lesson.windows)
+    return (NUM_VALIDATIONS + 1) * once
+
+
+def check_budget(language: Language, lesson: Lesson, config: FinetuneConfig) -> float:
+    """The cost, if the budget allows it.
+
+    Raises:
+        DataError: if it does not; the message says how many steps would fit.
+    """
+    flops = cost(language, lesson, config)
+    if flops > config.budget:
+        rank = config.rank if config.strategy == "lora" else 0
+        fit_in = steps_within(
+            config.budget,
+            shape_of(language.model.config),
+            lesson.context,
+            config.batch,
+            rank,
+            int(_validation_cost(language, lesson, config)),
+        )
+        raise DataError(
+            f"{config.steps} steps would take {flops:.3e} FLOPs, more than the budget of "
+            f"{config.budget:.3e}; {fit_in} steps fit"
+        )
+    return flops
+
+
+def finetune(
+    language: Language,
+    systems: Sequence[System],
+    config: FinetuneConfig,
+    directory: Path,
+    fabric: Fabric,
+    validation: Sequence[System] | None = None,
+    report: Callable[[Row], None] = lambda row: None,
+    told: Callable[[str], None] = lambda text: None,
+) -> tuple[Language, Outcome]:
+    """Learn from systems; keep what was best on those held back, or the model as it was.
+
+    `directory` receives checkpoints, from which the same call goes on, `log.csv`, `gradients.csv`,
+    `model/` and, with LoRA, `adapter/`. `language` stays as it is.
+
+    Raises:
+        DataError: if there is too little to learn from, or the budget does not allow the run.
+    """
+    lesson = lesson_of(language, systems, validation, config)
+    flops = check_budget(language, lesson, config)
+    shape = shape_of(language.model.config)
+    settings = dataclasses.replace(language.settings, codecs=(lesson.codec,))
+    learner = _copy(language, settings)
+    if config.strategy == "lora":
+        torch.manual_seed(config.seed)
+        inject(learner.model, config.rank, LORA_TARGETS)
+    num_learnt = sum(one.numel() for one in learner.model.parameters() if one.requires_grad)
+    told(
+        f"{config.steps} steps of {config.batch} windows of up to {lesson.context} tokens: "
+        f"{flops:.2e} FLOPs; {num_learnt:,} weights learn"
+    )
+    rate = config.learning_rate or RATE_TIMES_WIDTH[config.strategy] / shape.width
+    every = max(1, config.steps // NUM_VALIDATIONS)
+    loop = LoopConfig(
+        steps=config.steps,
+        optimiser="adamw",
+        learning_rate=rate,
+        warmup_steps=min(50, config.steps // 10),
+        decay_share=1.0,
+        decay="cosine",
+        weight_decay=0.01,
+        average_steps=min(50, config.steps // 10),
+        patience=config.steps,  # never stops, and keeps the best
+        log_every=max(1, config.steps // 50),
+        validate_every=every,
+        save_every=every,
+    )
+    num_channels = max(one.shape[1] for one in lesson.train)
+    objective = NextSymbol(learner.model, language.writing(num_channels).ids)
+    norms = GradientNorms(learner.model, directory / GRADIENTS_FILE)
+    before = float(np.mean(judge(_with(learner, language.model), lesson)))
+    best = directory / BEST_DIRECTORY
+
+    def validate(averaged: Any) -> dict[str, float]:
+        found = judge(_with(learner, averaged.model), lesson)
+        return {"validation_loss": float(np.mean(found))}
+
+    def save(averaged: Any) -> None:
+        if config.strategy == "lora":
+            write_adapter(averaged.model, best, {}, targets=LORA_TARGETS)
+        else:
+            _with(learner, averaged.model).save(best)
+
+    def batches_at(step: int) -> list[Batch]:
+        return [lesson.batch(np.random.default_rng((config.seed, step)), config.batch)]
+
+    def tell(row: Row) -> None:
+        norms.write(int(row["step"]))
+        report(row)
+
+    progress = train(
+        objective, batches_at, loop, directory, fabric, validate=validate, report=tell, on_save=save
+    )
+    outcome = Outcome(before, min(before, progress.best), progress.step, len(lesson.judged), flops)
+    if not outcome.improved:
+        return language, outcome
+    if config.strategy == "lora":
+        read_into(learner.model, best)
+        write_adapter(learner.model, directory / ADAPTER_DIRECTORY, {}, targets=LORA_TARGETS)
+        merge(learner.model)
+    else:
+        learner = load_language(str(best), str(language.device))
+        learner.name = language.name
+    learner.name = f"{language.name}-{config.strategy}"
+    learner.model.eval()
+    return learner, outcome
+
+
+def _copy(language: Language, settings: Settings) -> Language:
+    """The same model with weights of its own."""
+    found = Language(deepcopy(language.model), settings, language.tokenizer, language.name)
+    found.model.requires_grad_(True)
+    return found
+
+
+def _with(language: Language, model: Any) -> Language:
+    return Language(model, language.settings, language.tokenizer, language.name)
+
+
+class GradientNorms:
+    """Norms of the gradients of LoRA's two matrices, A and B, over all layers, step by step."""
+
+    def __init__(self, model: nn.Module, path: Path) -> None:
+        self.path = path
+        self.squares = {"A": 0.0, "B": 0.0}
+        self.norms: list[dict[str, float]] = []
+        self.waiting: dict[str, int] = {}
+        for name, weight in model.named_parameters():
+            kind = "A" if ".lora_A." in name else "B" if ".lora_B." in name else ""
+            if kind and weight.requires_grad:
+                weight.register_post_accumulate_grad_hook(self._hook(kind))
+                self.waiting[kind] = self.waiting.get(kind, 0) + 1
+        self.seen = dict.fromkeys(self.waiting, 0)
+
+    def _hook(self, kind: str) -> Callable[[Tensor], None]:
+        def take(weight: Tensor) -> None:
+            assert weight.grad is not None
+            self.squares[kind] += float(weight.grad.detach().square().sum())
+            self.seen[kind] += 1
+            if self.seen == self.waiting:
+                self.norms.append({one: math.sqrt(total) for one, total in self.squares.items()})
+                self.squares = dict.fromkeys(self.squares, 0.0)
+                self.seen = dict.fromkeys(self.seen, 0)
+
+        return take
+
+    def write(self, step: int) -> None:
+        """A line: the mean norms of the steps since the last."""
+        if not self.norms:
+            return
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "lora_A", "lora_B"])
+            means = [sum(one[kind] for one in self.norms) / len(self.norms) for kind in ("A", "B")]
+            writer.writerow([step, *(f"{one:.5f}" for one in means)])
+        self.norms.clear()
+
+
+def read_gradients(path: Path) -> Iterator[dict[str, float]]:
+    """Lines of `gradients.csv`."""
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            yield {name: float(value) for name, value in row.items()}
