@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacast.forecast import DataError
-from llamacast.text.codec import MISSING, CodecConfig, encode, fit, read, write
+from llamacast.text.codec import MISSING, TAIL, CodecConfig, encode, fit, read, write
 
 FREE = CodecConfig()
 WAYS = [
@@ -25,7 +25,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 def round_trip(values, config):
     scale = fit(values, config)
-    units = encode(values[:, None], [scale])
+    units = scale.units(values)[:, None]
     text = write(units, config)
     back = read(text, config, 1)
     assert (back == units).all(), text
@@ -71,6 +71,53 @@ def test_what_does_not_fit_takes_the_nearest_that_does():
     assert scale.units(np.array([1e9, -1e9, 3.0])).tolist() == [49, -50, 3]
     unsigned = CodecConfig(sign="none", scaler="none", precision=0)
     assert fit(np.array([1.0]), unsigned).units(np.array([-4.0])).tolist() == [0]
+
+
+def test_the_density_of_all_values_is_one_whatever_can_be_written():
+    """Numbers within the range, and the tails that the outer ones stand for."""
+    config = CodecConfig(width=2, sign="centred", precision=0, scaler="none")
+    scale = fit(np.array([0.0]), config)
+    grid = np.arange(-1500, 1500, 0.05)
+    written = scale.written(grid, config.writable)
+    density = np.exp(scale.log_density(grid, written))  # of numbers that are all as likely
+    share = np.where(np.abs(grid) < 40, 1.0, 0.0)
+    assert (density * share).sum() * 0.05 == pytest.approx(80, rel=0.01)
+    tail = density[grid >= 49].sum() * 0.05
+    assert tail == pytest.approx(1.0, rel=0.02)
+    odd = [
+        scale.log_density(v, scale.written(v, config.writable))[0]
+        for v in map(np.atleast_1d, (60.0, 600.0))
+    ]
+    assert odd[0] - odd[1] == pytest.approx(540 / TAIL)
+
+
+def test_what_has_no_logarithm_has_no_density():
+    config = CodecConfig(transform="log-difference", width=3, sign="centred", precision=0, size=100)
+    scale = fit(np.array([1.0, 2.0, 3.0]), config)
+    values = np.array([1.0, 0.0, np.nan, -2.0, 3.0])
+    density = scale.log_density(values, scale.written(values, config.writable))
+    assert (density[[1, 3]] == -np.inf).all()
+    assert np.isfinite(density[[0, 4]]).all()
+
+
+def test_numbers_for_models_have_an_end():
+    config = CodecConfig(scaler="none", most_digits=4)
+    scale = fit(np.array([1.0]), config)
+    units, (written,) = encode(np.array([[5.0], [1e9]]), [scale])
+    assert units.ravel().tolist() == [500, 9999]
+    assert written.excess[1] == 1e11 - 9999
+    assert scale.units(np.array([1e9])).tolist() == [10**11]
+
+
+def test_negative_values_without_a_sign_are_refused():
+    with pytest.raises(DataError, match="scaler='offset'"):
+        fit(np.array([-100.0, -90.0]), CodecConfig(sign="none"))
+
+
+def test_what_does_not_move_is_measured_by_its_own_size():
+    for size in (1e-6, 1.0, -1e6):
+        for config in (CodecConfig(transform="difference"), CodecConfig(scaler="middle")):
+            assert fit(np.full(9, size), config).unit == pytest.approx(abs(size) / 100)
 
 
 def test_differences_do_not_add_up_errors():
@@ -143,8 +190,9 @@ def test_values_without_logarithms_are_named():
         {"base": 16},
         {"alpha": 0.0},
         {"width": 0},
+        {"width": 20},
     ],
 )
 def test_ways_of_writing_that_cannot_be_read_are_refused(changes):
-    with pytest.raises(ValueError, match=r"base|centred|width|point|separators|alpha"):
+    with pytest.raises(ValueError, match=r"base|centred|width|point|separators|alpha|64 bits"):
         CodecConfig(**changes)

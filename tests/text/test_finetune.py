@@ -21,7 +21,7 @@ from llamacast.text.flops import QWEN2_5_05B
 from llamacast.text.language import LORA_TARGETS, Language, load_language
 from llamacast.text.likelihood import log_probabilities
 from llamacast.text.objective import NextSymbol
-from llamacast.text.search import Grid, search
+from llamacast.text.search import Grid, lessons_of, search
 from llamacast.text.windows import batch_of
 from llamacast.training.lora import inject, merge
 
@@ -56,7 +56,9 @@ def test_what_is_learnt_is_better_on_what_was_held_back(which, strategy, request
     config = FinetuneConfig(
         HORIZON, strategy=strategy, steps=24, batch=4, context=160, learning_rate=2e-2
     )
-    found, outcome = finetune(language, waves(), config, tmp_path, fabric)
+    found, outcome = finetune(
+        language, lesson_of(language, waves(), None, config), config, tmp_path, fabric
+    )
     assert outcome.improved
     assert outcome.after < outcome.before - 0.2
     assert language.digest() == before
@@ -157,17 +159,22 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(decoder, fabric, t
         if row["step"] >= 9:
             raise StopError
 
-    whole, outcome = finetune(decoder, waves(), CONFIG, tmp_path / "whole", fabric)
+    lesson = lesson_of(decoder, waves(), None, CONFIG)
+    whole, outcome = finetune(decoder, lesson, CONFIG, tmp_path / "whole", fabric)
     with pytest.raises(StopError):
-        finetune(decoder, waves(), CONFIG, tmp_path / "broken", fabric, report=stop)
-    again, second = finetune(decoder, waves(), CONFIG, tmp_path / "broken", fabric)
+        finetune(decoder, lesson, CONFIG, tmp_path / "broken", fabric, report=stop)
+    again, second = finetune(decoder, lesson, CONFIG, tmp_path / "broken", fabric)
+    records = [(tmp_path / name / "gradients.csv").read_text() for name in ("whole", "broken")]
+    assert [line.split(",")[0] for line in records[0].splitlines()] == [
+        line.split(",")[0] for line in records[1].splitlines()
+    ]
     assert second == outcome
     for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_gradients_of_both_matrices_are_on_record(decoder, fabric, tmp_path):
-    finetune(decoder, waves(), CONFIG, tmp_path, fabric)
+    finetune(decoder, lesson_of(decoder, waves(), None, CONFIG), CONFIG, tmp_path, fabric)
     with (tmp_path / "gradients.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, 17))
@@ -184,18 +191,19 @@ def test_a_run_beyond_the_budget_is_refused_with_what_fits(decoder, fabric, tmp_
         HORIZON, steps=16, batch=4, context=100, learning_rate=1e-2, budget=0.8 * enough
     )
     with pytest.raises(DataError, match=r"more than the budget.*; (\d+) steps fit") as told:
-        finetune(decoder, waves(), tight, tmp_path / "run", fabric)
+        finetune(decoder, lesson, tight, tmp_path / "run", fabric)
     assert not (tmp_path / "run").exists()
     fitting = int(str(told.value).split("; ")[1].split()[0])
     assert 0 < fitting < 16
-    for steps, fits in ((fitting, True), (fitting + 1, False)):
+    for steps, fits in ((fitting, True), (fitting + 3, False)):
         asked = FinetuneConfig(HORIZON, steps=steps, batch=4, context=100)
         assert (cost(decoder, lesson, asked) <= 0.8 * enough) == fits
 
 
 def test_a_model_that_learns_nothing_good_is_kept_as_it_was(decoder, fabric, tmp_path):
     wild = FinetuneConfig(HORIZON, steps=4, batch=2, context=100, learning_rate=50.0)
-    found, outcome = finetune(decoder, waves(), wild, tmp_path, fabric)
+    lesson = lesson_of(decoder, waves(), None, wild)
+    found, outcome = finetune(decoder, lesson, wild, tmp_path, fabric)
     assert found is decoder
     assert not outcome.improved
     assert "kept" in str(outcome)
@@ -237,19 +245,21 @@ def test_series_that_are_too_short_and_contexts_too_small_are_told(decoder):
 def test_a_grid_is_tried_told_and_gone_on_with(decoder, fabric, tmp_path):
     grid = Grid((1e-3, 1e-2), (2,), (60, 100))
     config = FinetuneConfig(HORIZON, steps=4, batch=2)
-    trials = search(decoder, waves(), config, grid, tmp_path, fabric)
+    lessons = lessons_of(decoder, waves(), None, config, grid)
+    trials = search(decoder, lessons, config, grid, tmp_path, fabric)
     assert len(trials) == 4
     assert [one.score for one in trials] == sorted(one.score for one in trials)
     assert all(math.isfinite(one.score) for one in trials)
     assert (tmp_path / "search.png").stat().st_size > 5000
     told = (tmp_path / "search.csv").read_text()
-    assert search(decoder, waves(), config, grid, tmp_path, fabric) == trials
+    assert search(decoder, lessons, config, grid, tmp_path, fabric) == trials
     assert (tmp_path / "search.csv").read_text() == told
     total = sum(one.flops for one in trials)
     tight = FinetuneConfig(HORIZON, steps=4, batch=2, budget=total / 2)
     with pytest.raises(DataError, match=r"4 runs of the grid.*steps fit"):
-        search(decoder, waves(), tight, grid, tmp_path / "tight", fabric)
-    assert not (tmp_path / "tight").exists()
+        lessons_of(decoder, waves(), None, tight, grid)
+    with pytest.raises(DataError, match="a context of 512 is too long"):
+        lessons_of(decoder, waves(), None, config, Grid())
 
 
 def test_copies_share_what_does_not_learn(decoder):
@@ -267,3 +277,47 @@ def test_copies_share_what_does_not_learn(decoder):
     with pytest.raises(RuntimeError, match="other weights"):
         objective.load_state_dict({"model.nothing": torch.zeros(1)})
     assert isinstance(decoder, Language)
+
+
+def test_what_has_no_values_to_judge_by_does_not_judge(decoder, fabric, tmp_path):
+    systems = waves(4)
+    systems[1][-HORIZON:] = np.nan
+    systems[2][:, 0] = np.nan
+    lesson = lesson_of(decoder, systems, None, CONFIG)
+    assert len(lesson.judged) == 2
+    assert np.isfinite(judge(decoder, lesson)).all()
+    for one in systems:
+        one[-HORIZON:] = np.nan
+    with pytest.raises(DataError, match="with values among the last"):
+        lesson_of(decoder, systems, None, CONFIG)
+
+
+def test_a_zero_to_be_judged_rules_logarithms_out(decoder):
+    systems = waves()
+    systems[0][-1] = 0.0
+    lesson = lesson_of(decoder, systems, None, CONFIG)
+    assert len(lesson.judged) == len(systems)
+    assert not lesson.codec.transform.startswith("log")
+
+
+@pytest.mark.parametrize("steps", [15, 16, 17, 100])
+def test_every_validation_is_in_the_cost(decoder, fabric, tmp_path, monkeypatch, steps):
+    from llamacast.text import finetune as module
+
+    seen = []
+
+    def count(language, lesson):
+        seen.append(1)
+        return [float(-len(seen))]
+
+    config = FinetuneConfig(HORIZON, steps=steps, batch=1, context=60)
+    lesson = lesson_of(decoder, waves(2), None, config)
+    monkeypatch.setattr(module, "judge", count)
+    finetune(decoder, lesson, config, tmp_path, fabric)
+    once = sum(
+        module.forward(module.shape_of(decoder.model.config), len(w.ids), 8) for w in lesson.windows
+    )
+    told = module._validation_cost(decoder, lesson, config)
+    tried = sum(module.forward(module.shape_of(decoder.model.config), n) for n in lesson.tried)
+    assert told - tried == len(seen) * once
+    assert lesson.tried

@@ -157,8 +157,15 @@ def test_text_before_a_series_is_read(reader, small):
 
 def test_saved_is_loaded_and_says_what_it_learnt_from(small, tmp_path):
     tuned = small.finetune(
-        table(waves()), 4, group_column="group", steps=4, batch=2, directory=tmp_path / "run"
+        table(waves()),
+        4,
+        group_column="group",
+        steps=16,
+        batch=4,
+        learning_rate=1e-2,
+        directory=tmp_path / "run",
     )
+    assert tuned.outcome.improved
     back = load_text(tmp_path / "run" / "model")
     frame = table(waves(2, seed=3))
     one = tuned.forecast(frame, 3, group_column="group")
@@ -167,6 +174,91 @@ def test_saved_is_loaded_and_says_what_it_learnt_from(small, tmp_path):
     assert back.training.until == "2024-01-24T00:00:00"
     assert tuned.outcome is not None
     assert repr(back).split("weights=")[1] == repr(tuned).split("weights=")[1]
+
+
+def test_a_run_that_was_refused_leaves_its_folder_free(small, tmp_path):
+    options = {"group_column": "group", "batch": 2, "directory": tmp_path / "run"}
+    with pytest.raises(DataError, match="steps fit"):
+        small.finetune(table(waves()), 4, steps=600, budget=1e9, **options)
+    assert not (tmp_path / "run").exists()
+    small.finetune(table(waves()), 4, steps=1, **options)
+
+
+def test_a_run_that_does_not_help_changes_nothing(small):
+    before = repr(small), small.training
+    tuned = small.finetune(
+        table(waves()), 4, group_column="group", steps=2, batch=2, learning_rate=50.0
+    )
+    assert not tuned.outcome.improved
+    assert (repr(small), small.training) == before
+    assert repr(tuned) == before[0]
+
+
+def test_a_tuned_model_writes_what_it_could_before(small):
+    tuned = small.finetune(table(waves()), 4, group_column="group", steps=2, batch=2)
+    assert len(tuned.language.settings.codecs) == 3
+    assert np.isfinite(tuned.forecast(alone([one - 2 for one in waves(1)]), 3).samples).all()
+
+
+def test_half_precision_is_refused_where_it_cannot_learn(small, tmp_path):
+    small.save(tmp_path)
+    half = load_text(tmp_path, dtype="float16")
+    with pytest.raises(DataError, match="float16 cannot be trained"):
+        half.finetune(table(waves()), 4, group_column="group", steps=2)
+
+
+def test_series_that_begin_late_or_end_with_zero_are_forecast_and_judged_or_refused(small):
+    frame = table(waves(1))
+    late = frame.drop(index=frame[frame.unique_id == "s0/1"].index[:-4])
+    late.loc[late.index[-1], "y"] = 0.0
+    assert np.isfinite(small.forecast(late, 2, group_column="group").samples).all()
+    with pytest.raises(DataError, match="no values before the last 5"):
+        small.log_likelihood(late, 5, group_column="group")
+    dropped = alone(waves(1, channels=1))
+    dropped.loc[dropped.index[-1], "y"] = 0.0
+    small_log = TextForecaster(
+        Language(
+            small.language.model, Settings(small.language.settings.codecs[:1], 200), name="log"
+        )
+    )
+    assert small_log.log_likelihood(dropped, 3).log_density.iloc[-1] == -np.inf
+    with pytest.raises(DataError, match="cannot read 120 steps"):
+        small.log_likelihood(alone(waves(1, steps=150, channels=1)), 120)
+
+
+def test_an_outlier_is_odder_the_farther_out(small):
+    frame = alone(waves(1, channels=1))
+    told = []
+    for size in (10.0, 1e3, 1e6):
+        far = frame.copy()
+        far.loc[far.index[-1], "y"] = size
+        told.append(small.log_likelihood(far, 1).log_density.iloc[0])
+    assert told[0] > told[1] + 1 > told[2] + 2
+
+
+def test_many_channels_are_refused_in_words(small):
+    wide = waves(1, channels=120)
+    with pytest.raises(DataError, match="do not fit"):
+        small.forecast(table(wide), 2, group_column="group")
+
+
+def test_text_for_nobody_and_covariates_are_refused(reader, small):
+    frame = alone(waves(1, channels=1))
+    with pytest.raises(DataError, match="'nobody', and there is no such series"):
+        TextForecaster(reader).forecast(frame, 2, text={"nobody": "x"})
+    priced = frame.assign(price=1.0 + np.arange(len(frame)))
+    for ask in (small.log_likelihood, small.next_quantiles, small.finetune):
+        arguments = [priced] if ask == small.next_quantiles else [priced, 3]
+        with pytest.raises(DataError, match="takes no covariates"):
+            ask(*arguments, covariates=["price"], target_column="y")
+
+
+def test_it_can_be_sent_to_another_process(small):
+    import pickle
+
+    back = pickle.loads(pickle.dumps(small))
+    frame = alone(waves(1))
+    assert (back.forecast(frame, 2).samples == small.forecast(frame, 2).samples).all()
 
 
 def test_another_run_in_the_folder_is_refused(small, tmp_path):

@@ -116,6 +116,36 @@ def test_text_before_a_series_needs_a_model_that_reads_it(decoder, reader):
     assert reader.read_text("12;") == reader.tokenizer("12;\n")["input_ids"]
 
 
+def test_models_that_alter_logits_are_refused(qwen, tmp_path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=30000,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=0.5,
+    )
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(config)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(20.0)
+    model.save_pretrained(tmp_path)
+    qwen.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="alters what its head says"):
+        load_language(str(tmp_path))
+
+
+def test_the_packaged_decoder_writes_its_own_way(decoder, tmp_path):
+    decoder.save(tmp_path)
+    for codec in (CodecConfig(), CodecConfig(base=10, width=3, sign="centred", precision=0)):
+        with pytest.raises(DataError, match="writes numbers in a way of its own"):
+            load_language(str(tmp_path), codec=codec)
+
+
 def test_the_packaged_shape_is_small():
     model = make_decoder()
     assert sum(one.numel() for one in model.parameters()) < 2_000_000

@@ -32,6 +32,7 @@ from llamacast.interfaces.terminal import (
 
 if TYPE_CHECKING:
     from llamacast.evaluation.gift_eval import Contender
+    from llamacast.forecaster import PretrainedForecaster
 
 app = typer.Typer(
     name="llamacast",
@@ -416,6 +417,50 @@ def pretrain(
         tell(told + (", stopped early" if progress.stopped_early else ""))
 
 
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Option(help="With commas: packaged models, and folders of models.")
+    ] = "cria,lag-llama",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    api_key_file: Annotated[
+        Optional[Path],
+        typer.Option(help="A key on each line, or OWNER:KEY. [default: everybody is let in]"),
+    ] = None,
+    batching: Annotated[
+        bool, typer.Option(help="Answer requests that arrive together by one call.")
+    ] = True,
+    device: Device = "auto",
+) -> None:
+    """Answer forecasts over HTTP, with a page at / and documentation at /docs."""
+    with errors_in_one_line("all that was accepted has been answered"):
+        from llamacast.interfaces.service.run import read_keys, run_service
+
+        models = _models(model, device)
+        keys = {} if api_key_file is None else read_keys(api_key_file)
+        if not keys and host not in ("127.0.0.1", "localhost", "::1"):
+            tell("note: everybody who reaches this address is let in; see --api-key-file")
+        run_service(models, host, port, keys, batching, tell)
+
+
+@app.command()
+def mcp(
+    folder: Annotated[
+        Path, typer.Option(help="Tables in it may be read; no file outside of it is.")
+    ] = Path("."),
+    model: Annotated[
+        str, typer.Option(help="With commas: packaged models, and folders of models.")
+    ] = "cria,lag-llama",
+    device: Device = "auto",
+) -> None:
+    """Let an assistant forecast: a server of the Model Context Protocol on standard input and output."""
+    with errors_in_one_line():
+        from llamacast.interfaces.mcp import make_server
+
+        make_server(_models(model, device), folder).run()
+
+
 @app.command("gift-eval")
 def gift_eval(
     folder: Annotated[
@@ -474,6 +519,16 @@ def gift_eval(
         typer.echo("\n" + overall(summary).to_string(index=False, float_format="%.4f"))
         write_report(results, summary, output, " ".join(["llamacast", *sys.argv[1:]]), published)
         typer.echo(f"wrote {output}/gift_eval.{{csv,md,png}}", err=True)
+
+
+def _models(text: str, device: str) -> dict[str, PretrainedForecaster]:
+    """Models by name, of a list with commas."""
+    from llamacast.forecaster import load
+
+    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        refuse("--model names none")
+    return {Path(name).name: load(name, device=device) for name in names}
 
 
 def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]) -> Any:

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 NUM_ROWS_SHOWN = 10
 # Libraries that come with an extra only.
-EXTRAS = {"lightning_fabric": "train", "transformers": "text", "peft": "text"}
+EXTRAS = {
+    "lightning_fabric": "train",
+    "transformers": "text",
+    "peft": "text",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "mcp": "mcp",
+}
 
 
 # What several commands ask for.

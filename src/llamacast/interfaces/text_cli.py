@@ -161,7 +161,7 @@ def finetune(
             batch=batch,
             steps=steps,
             seed=seed,
-            budget=flops_budget or float("inf"),
+            budget=float("inf") if flops_budget is None else flops_budget,
             directory=output,
             progress=True,
             id_column=id_column,
@@ -185,7 +185,12 @@ def search(
     validation: Validation = None,
     learning_rates: Annotated[str, typer.Option(help="To try, with commas.")] = "1e-5,5e-5,1e-4",
     ranks: Annotated[str, typer.Option(help="To try, with commas.")] = "2,4,8",
-    contexts: Annotated[str, typer.Option(help="Tokens of windows, with commas.")] = "128,512,768",
+    contexts: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Tokens of windows, with commas. [default: 128,512,768, as the model reads]"
+        ),
+    ] = None,
     batch: Batch = 4,
     steps: Annotated[int, typer.Option(help="Steps of each run.")] = 300,
     flops_budget: Budget = None,
@@ -211,17 +216,20 @@ def search(
             "group_column": group_column,
             "frequency": frequency,
         }
+        language = load_text(model, device=device).language
+        longest = language.settings.longest
+        published = [one for one in Grid().contexts if one <= longest]
         grid = Grid(
             tuple(numbers(learning_rates, "--learning-rates", 10.0)),
             tuple(_whole(ranks, "--ranks")),
-            tuple(_whole(contexts, "--contexts")),
+            tuple(_whole(contexts, "--contexts") if contexts else published),
         )
         options = {"horizon": horizon, "batch": batch, "steps": steps, "seed": seed}
         trials = tune_grid(
-            load_text(model, device=device).language,
+            language,
             read_panel(data, **names),
             None if validation is None else read_panel(validation, **names),
-            options | {"budget": flops_budget or float("inf")},
+            options | {"budget": float("inf") if flops_budget is None else flops_budget},
             grid,
             output,
             progress=True,
@@ -250,7 +258,7 @@ def flops(
 ) -> None:
     """Tell the floating point operations of training, primitive by primitive, before they are spent."""
     with errors_in_one_line():
-        if not budget > 0:
+        if not 0 < budget < float("inf"):
             refuse(f"--budget must be positive; got {budget:g}")
         from llamacast.text import flops as account
 

@@ -25,6 +25,9 @@ EXACT_BELOW = 2.0**40
 # Larger values have differences that are no number.
 LARGEST_DIFFERENCED = 1e300
 LARGEST_LOGARITHM = 700.0
+LARGEST_WRITTEN = 2**62
+TAIL = 64.0
+"""Units in which the density beyond the last number that can be written falls by e."""
 LARGEST = float(np.finfo(np.float64).max)
 
 Transform = Literal["none", "log", "difference", "log-difference"]
@@ -83,6 +86,8 @@ class CodecConfig:
             raise ValueError("without a width, separators must tell where numbers end")
         if self.most_digits < 1:
             raise ValueError("most_digits must be at least 1")
+        if self.base ** (self.width or self.most_digits) > LARGEST_WRITTEN:
+            raise ValueError("numbers of so many digits are beyond 64 bits; take fewer")
         own = set(DIGITS[: self.base]) | set("+-.")
         words = [self.value_separator, self.step_separator, self.missing]
         if not self.missing or any(set(word) & own for word in words):
@@ -116,6 +121,24 @@ class CodecConfig:
             return self.zero, self.zero + count - 1
         return 1 - count, count - 1
 
+    @property
+    def writable(self) -> tuple[int, int]:
+        """The same, of numbers that a model may write, which have an end."""
+        least, most = self.range
+        end = self.base**self.most_digits - 1
+        return int(max(least, -end)), int(min(most, end))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A channel's values as whole numbers."""
+
+    units: Units
+    """`(step,)`; `MISSING` where a value is not there."""
+    excess: Floats
+    """By how many units a value lies beyond what could be written; 0 for others. Infinite for one that
+    the transform has no number for."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -135,25 +158,31 @@ class Scale:
         Differences are counted from what has been written so far, not from what was meant, so that
         no error of rounding adds up. What does not fit into `width` digits takes the nearest that does.
         """
-        shown = _forward(values, self.config.transform)
+        return self.written(values, self.config.range).units
+
+    def written(self, values: Floats, bounds: tuple[float, float]) -> Written:
+        """The same within bounds, and how far beyond them values lie."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shown = _forward(values, self.config.transform)
         differs = self.config.transform.endswith("difference")
-        level, found = self.anchor if differs else 0.0, []
-        for value in shown.tolist():
+        level, found, excess = self.anchor if differs else 0.0, [], np.zeros(len(shown))
+        for step, value in enumerate(shown.tolist()):
             if not math.isfinite(value):
                 found.append(MISSING)
+                excess[step] = math.inf if math.isfinite(values[step]) else 0.0
                 continue
-            found.append(self._nearest(value - level - self.shift))
+            one = self._nearest(value - level - self.shift)
+            found.append(int(min(max(one, bounds[0]), bounds[1])))
+            excess[step] = abs(one - found[-1])
             if differs:
                 level += self.shift + _as_float(found[-1], self.unit)
         large = any(abs(one) > EXACT_BELOW for one in found if one != MISSING)
-        return np.array(found, dtype=object if large else np.int64)
+        return Written(np.array(found, dtype=object if large else np.int64), excess)
 
     def _nearest(self, value: float) -> int:
         ratio = value / self.unit
         exact = abs(ratio) < EXACT_BELOW
-        one = round(ratio) if exact else round(Fraction(value) / Fraction(self.unit))
-        least, most = self.config.range
-        return int(min(max(one, least), most))
+        return round(ratio) if exact else round(Fraction(value) / Fraction(self.unit))
 
     def values(self, units: Units, before: float | None = None) -> Floats:
         """Values of units, `(..., step)`; `before` is the value, in data units, that differences are
@@ -167,11 +196,26 @@ class Scale:
             return np.exp(np.minimum(moved, LARGEST_LOGARITHM))
         return moved
 
-    def log_density(self, values: Floats) -> Floats:
+    def log_density(self, values: Floats, written: Written | None = None) -> Floats:
         """What to add to the logarithm of a unit's probability to have that of a density in the
-        units of the data: uniform within a unit, with the transform's slope."""
-        slope = -np.log(values) if self.config.transform.startswith("log") else 0.0
-        return slope - np.log(self.unit) + np.zeros_like(values)
+        units of the data: uniform within a unit, with the transform's slope.
+
+        The first and the last number that can be written stand for all beyond them, too: their
+        probability falls off exponentially from there, by e in `TAIL` units. So says `written`.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = -np.log(values) if self.config.transform.startswith("log") else 0.0
+        density = slope - np.log(self.unit) + np.zeros_like(values)
+        if written is None:
+            return density
+        least, most = self.config.writable
+        units = written.units.astype(np.float64)
+        ends = (units == least) & (least != 0) | (units == most)
+        beyond = ends | (written.excess > 0)
+        none = np.isinf(written.excess)
+        tail = -np.log(TAIL) - np.where(none, 0.0, written.excess) / TAIL
+        density = np.where(none, 0.0, density) + np.where(beyond, tail, 0.0)
+        return np.where(none, -np.inf, density)
 
 
 def fit(history: Floats, config: CodecConfig, name: str = "the series") -> Scale:
@@ -186,6 +230,8 @@ def fit(history: Floats, config: CodecConfig, name: str = "the series") -> Scale
         raise DataError(
             f"{name}: values of {known.min():g} have no logarithm; use transform='difference' or 'none'"
         )
+    if config.sign == "none" and config.scaler != "offset" and (known < 0).any():
+        raise DataError(f"{name}: negative values need a sign, or scaler='offset'")
     moves = config.transform == "difference" or config.scaler in ("offset", "middle")
     if moves and np.abs(known).max() > LARGEST_DIFFERENCED:
         raise DataError(
@@ -204,7 +250,9 @@ def fit(history: Floats, config: CodecConfig, name: str = "the series") -> Scale
     if config.scaler == "none":
         return Scale(config, 0.0, 1.0 / size, anchor)
     distance = np.abs(shown - shift)
-    reach = float(np.quantile(distance, config.alpha)) or float(distance.max()) or 1.0
+    # What does not move at all is measured by its own size.
+    itself = 1.0 if config.transform.startswith("log") else float(np.abs(known).max()) or 1.0
+    reach = float(np.quantile(distance, config.alpha)) or float(distance.max()) or itself
     # A unit that underflows would count everything as infinitely many.
     return Scale(config, shift, max(reach / size, np.finfo(np.float64).tiny), anchor)
 
@@ -312,7 +360,11 @@ def _as_float(one: int, unit: float) -> float:
         return LARGEST if one > 0 else -LARGEST
 
 
-def encode(values: Floats, scales: Sequence[Scale]) -> Units:
-    """Units `(step, channel)` of values `(step, channel)`."""
-    columns = [scale.units(values[:, number]) for number, scale in enumerate(scales)]
-    return np.stack(columns, axis=1)
+def encode(values: Floats, scales: Sequence[Scale]) -> tuple[Units, Sequence[Written]]:
+    """Units `(step, channel)` of values of that shape, as a model may write them; and each channel's
+    own, with what lies beyond."""
+    columns = [
+        scale.written(values[:, number], scale.config.writable)
+        for number, scale in enumerate(scales)
+    ]
+    return np.stack([one.units for one in columns], axis=1), columns

@@ -35,7 +35,7 @@ Strategy = Literal["lora", "full"]
 MODEL_DIRECTORY, ADAPTER_DIRECTORY, BEST_DIRECTORY = "model", "adapter", "best"
 GRADIENTS_FILE = "gradients.csv"
 # Learning rates that have worked, times the network's width: wider ones take smaller steps.
-RATE_TIMES_WIDTH: dict[Strategy, float] = {"lora": 0.6, "full": 0.15}
+RATE_TIMES_WIDTH: dict[Strategy, float] = {"lora": 0.6, "full": 0.08}
 FEWEST_KNOWN = 8
 """Steps before the horizon, at least, of a window."""
 NUM_VALIDATIONS = 8
@@ -56,7 +56,7 @@ class FinetuneConfig:
     rank: int = 8
     """Of LoRA's matrices, whose effect is counted twice (alpha = 2 rank)."""
     learning_rate: float | None = None
-    """None takes 0.6 (LoRA) or 0.15 (full) over the network's width."""
+    """None takes 0.6 (LoRA) or 0.08 (full) over the network's width."""
     context: int | None = None
     """Most tokens of a window; None as many as the model reads."""
     batch: int = 16
@@ -123,12 +123,14 @@ class Lesson:
     """And of one that is judged by, which the whole horizon must fit into."""
     horizon: int
     writing: Callable[[int], Writing]
+    tried: Sequence[int] = ()
+    """Tokens of each window that was read to choose the codec."""
 
     def window(self, system: System, end: int, most: int) -> Tokens:
         """A system up to a step, its last steps that fit; scaled by all before the horizon."""
         known = system[: end - self.horizon]
         channels = range(system.shape[1])
-        units = encode(system[:end], [fit(known[:, one], self.codec) for one in channels])
+        units, _ = encode(system[:end], [fit(known[:, one], self.codec) for one in channels])
         writing = self.writing(system.shape[1])
         tokens = writing.encode(units)
         steps = tokens.values // system.shape[1]
@@ -163,33 +165,42 @@ def lesson_of(
     """Without systems to judge by, the last horizon of each is kept for that.
 
     Raises:
-        DataError: if what is left is too short to learn from.
+        DataError: if what is left is too short to learn from, or a context is asked for that the model
+            does not read.
     """
     longest = language.settings.longest
-    context = min(config.context or longest, longest)
+    context = config.context or longest
+    if context > longest:
+        raise DataError(
+            f"the model reads {longest} tokens at once; a context of {context} is too long"
+        )
     shortest = config.horizon + FEWEST_KNOWN
     judged = list(systems if validation is None else validation)
     train = [one[: len(one) - config.horizon] if validation is None else one for one in systems]
     train = [one for one in train if len(one) >= shortest]
-    judged = [one for one in judged if len(one) >= shortest][:MOST_VALIDATED]
+    judged = [one for one in judged if len(one) >= shortest]
+    # What says nothing of its horizon judges nothing.
+    judged = [one for one in judged if np.isfinite(one[-config.horizon :]).any()][:MOST_VALIDATED]
     if not train or not judged:
         extra = config.horizon if validation is None else 0
         raise DataError(
             f"no series has the {shortest + extra} steps that it takes to learn a horizon of "
-            f"{config.horizon}; ask for a shorter horizon"
+            f"{config.horizon}, with values among the last; ask for a shorter horizon"
         )
-    codec = choose_codec(language, train, config.horizon)
-    train = [one for one in train if usable(one, len(one) - config.horizon, codec)]
-    judged = [one for one in judged if usable(one, len(one) - config.horizon, codec)]
+    train, judged = (
+        [one for one in some if np.isfinite(one[: -config.horizon]).any(axis=0).all()]
+        for some in (train, judged)
+    )
     if not train or not judged:
         raise DataError(
-            "no series has values before its last horizon to scale by, or logarithms where these are "
-            "asked for"
+            "no series has values before its last horizon to scale by; bring longer ones, or ask for a "
+            "shorter horizon"
         )
+    codec, tried = choose_codec(language, train, judged, config.horizon)
     step = max(one.shape[1] for one in train) * language.writing(1).grammar.longest_number
     if context < 2 * step:
         raise DataError(f"a context of {context} tokens does not hold two steps, {2 * step}")
-    lesson = Lesson(train, judged, codec, context, longest, config.horizon, language.writing)
+    lesson = Lesson(train, judged, codec, context, longest, config.horizon, language.writing, tried)
     for system, window in zip(judged, lesson.windows, strict=True):
         held = (window.values[-1] - window.values[0] + 1) // system.shape[1]
         if held < config.horizon + FEWEST_STEPS:
@@ -200,23 +211,32 @@ def lesson_of(
     return lesson
 
 
-def choose_codec(language: Language, systems: Sequence[System], horizon: int) -> CodecConfig:
-    """The way of writing that all systems can be written in and under which a sample's ends are
-    likeliest."""
+def choose_codec(
+    language: Language, systems: Sequence[System], judged: Sequence[System], horizon: int
+) -> tuple[CodecConfig, list[int]]:
+    """The way of writing that all systems can be written in and under which the ends of some of them
+    are likeliest; and the tokens of what was read to find it.
+
+    Raises:
+        DataError: if there is none.
+    """
     codecs = [
         one
         for one in language.settings.codecs
-        if all(usable(system, len(system) - horizon, one) for system in systems)
-    ] or list(language.settings.codecs)[-1:]
+        if all(usable(system, len(system) - horizon, one) for system in [*systems, *judged])
+    ]
+    if not codecs:
+        raise DataError("some values have no logarithms, and the model writes nothing else")
     if len(codecs) == 1:
-        return codecs[0]
-    some = systems[:: max(1, len(systems) // VALIDATED_AT_A_TIME)][:VALIDATED_AT_A_TIME]
-    scores = []
+        return codecs[0], []
+    known = [one for one in systems if np.isfinite(one[-horizon:]).any()] or list(judged)
+    some = known[:: max(1, len(known) // VALIDATED_AT_A_TIME)][:VALIDATED_AT_A_TIME]
+    longest, scores, tried = language.settings.longest, [], list[int]()
     for codec in codecs:
-        longest = language.settings.longest
         lesson = Lesson([], some, codec, longest, longest, horizon, language.writing)
-        scores.append(float(np.nanmean(judge(language, lesson))))
-    return codecs[int(np.argmin(scores))]
+        scores.append(float(np.mean(judge(language, lesson))))
+        tried += [len(window.ids) for window in lesson.windows]
+    return codecs[int(np.argmin(scores))], tried
 
 
 def judge(language: Language, lesson: Lesson) -> list[float]:
@@ -232,7 +252,9 @@ def judge(language: Language, lesson: Lesson) -> list[float]:
                 density = chance[-lesson.horizon * channels :].reshape(-1, channels).copy()
                 for one in range(channels):
                     scale = fit(system[: -lesson.horizon, one], lesson.codec)
-                    density[:, one] += scale.log_density(system[-lesson.horizon :, one])
+                    written = scale.written(system[:, one], lesson.codec.writable)
+                    added = scale.log_density(system[:, one], written)
+                    density[:, one] += added[-lesson.horizon :]
                 found.append(float(-np.nanmean(density)))
     return found
 
@@ -249,7 +271,13 @@ def _validation_cost(language: Language, lesson: Lesson, config: FinetuneConfig)
     rank = config.rank if config.strategy == "lora" else 0
     shape = shape_of(language.model.config)
     once = sum(forward(shape, len(window.ids), rank) for window in lesson.windows)
-    return (NUM_VALIDATIONS + 1) * once
+    every = _validate_every(config)
+    passes = 1 + math.ceil(config.steps / every)  # one before, one each so often, one at the end
+    return passes * once + sum(forward(shape, tokens) for tokens in lesson.tried)
+
+
+def _validate_every(config: FinetuneConfig) -> int:
+    return max(1, config.steps // NUM_VALIDATIONS)
 
 
 def check_budget(language: Language, lesson: Lesson, config: FinetuneConfig) -> float:
@@ -260,15 +288,7 @@ def check_budget(language: Language, lesson: Lesson, config: FinetuneConfig) -> 
     """
     flops = cost(language, lesson, config)
     if flops > config.budget:
-        rank = config.rank if config.strategy == "lora" else 0
-        fit_in = steps_within(
-            config.budget,
-            shape_of(language.model.config),
-            lesson.context,
-            config.batch,
-            rank,
-            int(_validation_cost(language, lesson, config)),
-        )
+        fit_in = _steps_that_fit(language, lesson, config)
         raise DataError(
             f"{config.steps} steps would take {flops:.3e} FLOPs, more than the budget of "
             f"{config.budget:.3e}; {fit_in} steps fit"
@@ -276,28 +296,42 @@ def check_budget(language: Language, lesson: Lesson, config: FinetuneConfig) -> 
     return flops
 
 
+def _steps_that_fit(language: Language, lesson: Lesson, config: FinetuneConfig) -> int:
+    """How many the budget allows, with their own validations."""
+    shape, rank = shape_of(language.model.config), config.rank * (config.strategy == "lora")
+    steps = steps_within(config.budget, shape, lesson.context, config.batch, rank)
+    step = training_step(shape, lesson.context, config.batch, rank)
+    while steps > 0:
+        excess = cost(language, lesson, dataclasses.replace(config, steps=steps)) - config.budget
+        if excess <= 0:
+            return steps
+        steps -= math.ceil(excess / step)
+    return 0
+
+
 def finetune(
     language: Language,
-    systems: Sequence[System],
+    lesson: Lesson,
     config: FinetuneConfig,
     directory: Path,
     fabric: Fabric,
-    validation: Sequence[System] | None = None,
     report: Callable[[Row], None] = lambda row: None,
     told: Callable[[str], None] = lambda text: None,
 ) -> tuple[Language, Outcome]:
-    """Learn from systems; keep what was best on those held back, or the model as it was.
+    """Learn from a lesson; keep what was best on what it holds back, or the model as it was.
 
     `directory` receives checkpoints, from which the same call goes on, `log.csv`, `gradients.csv`,
     `model/` and, with LoRA, `adapter/`. `language` stays as it is.
 
     Raises:
-        DataError: if there is too little to learn from, or the budget does not allow the run.
+        DataError: if the budget does not allow the run, before anything is written.
     """
-    lesson = lesson_of(language, systems, validation, config)
     flops = check_budget(language, lesson, config)
     shape = shape_of(language.model.config)
-    settings = dataclasses.replace(language.settings, codecs=(lesson.codec,))
+    others = [one for one in language.settings.codecs if one != lesson.codec]
+    settings = dataclasses.replace(
+        language.settings, codecs=(lesson.codec, *others), prefers="first"
+    )
     learner = _copy(language, settings)
     if config.strategy == "lora":
         torch.manual_seed(config.seed)
@@ -308,7 +342,7 @@ def finetune(
         f"{flops:.2e} FLOPs; {num_learnt:,} weights learn"
     )
     rate = config.learning_rate or RATE_TIMES_WIDTH[config.strategy] / shape.width
-    every = max(1, config.steps // NUM_VALIDATIONS)
+    every = _validate_every(config)
     loop = LoopConfig(
         steps=config.steps,
         optimiser="adamw",
@@ -357,7 +391,8 @@ def finetune(
         write_adapter(learner.model, directory / ADAPTER_DIRECTORY, {}, targets=LORA_TARGETS)
         merge(learner.model)
     else:
-        learner = load_language(str(best), str(language.device))
+        kept = str(language.model.dtype).removeprefix("torch.")
+        learner = load_language(str(best), str(language.device), kept)  # type: ignore[arg-type]
         learner.name = language.name
     learner.name = f"{language.name}-{config.strategy}"
     learner.model.eval()
@@ -389,6 +424,7 @@ class GradientNorms:
                 weight.register_post_accumulate_grad_hook(self._hook(kind))
                 self.waiting[kind] = self.waiting.get(kind, 0) + 1
         self.seen = dict.fromkeys(self.waiting, 0)
+        self.begun = False
 
     def _hook(self, kind: str) -> Callable[[Tensor], None]:
         def take(weight: Tensor) -> None:
@@ -406,6 +442,12 @@ class GradientNorms:
         """A line: the mean norms of the steps since the last."""
         if not self.norms:
             return
+        if not self.begun and self.path.exists():
+            # Lines after the checkpoint that the run goes on from are written again.
+            lines = self.path.read_text().splitlines()
+            kept = [one for one in lines[1:] if int(one.split(",")[0]) < step]
+            self.path.write_text("\n".join([lines[0], *kept]) + "\n")
+        self.begun = True
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)

@@ -133,7 +133,7 @@ def generation(shape: Shape, prompt: int, written: int, cached: bool = True) -> 
     if not cached:
         return sum(forward(shape, prompt + step) for step in range(written))
     first = _last(shape, prompt)
-    return first + sum(_one_more(shape, prompt + step) for step in range(1, written))
+    return first + sum(_one_more(shape, prompt + step) for step in range(written - 1))
 
 
 def _last(shape: Shape, tokens: int) -> int:

@@ -65,7 +65,7 @@ class TextForecaster:
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        text: str | Mapping[str, str] = "",
+        text: str | Mapping[Any, str] = "",
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         progress: bool | None = None,
         **columns: Unpack[ColumnNames],
@@ -96,17 +96,16 @@ class TextForecaster:
             raise DataError(
                 f"temperature lies in 0 to 10, top_p in (0, 1]; got {temperature}, {top_p}"
             )
-        panel = read_panel(data, **columns)
-        if panel.covariates is not None:
-            raise DataError(
-                "a language model takes no covariates; say what matters in text=, or leave them out"
-            )
+        panel = _read(data, columns)
         systems = systems_of(panel)
-        prompts = [self._prompt(one, horizon, _text_of(text, one)) for one in systems]
+        texts = _texts(text, systems, panel)
+        prompts = [
+            self._prompt(one, horizon, before) for one, before in zip(systems, texts, strict=True)
+        ]
         draws = Draws(num_samples, temperature, top_p, seed)
         samples = np.empty((len(panel), num_samples, horizon))
         parts = list(self._parts(systems, prompts, horizon, num_samples, memory_bytes))
-        for part in _shown(parts, progress):
+        for part, own_samples in _shown(parts, progress):
             chosen = [prompts[one] for one in part]
             units = draw(
                 self.language,
@@ -115,10 +114,11 @@ class TextForecaster:
                 len(systems[part[0]].series),
                 horizon,
                 draws,
+                own_samples,
             ).cpu()
             for one, prompt, own in zip(part, chosen, units.numpy(), strict=True):
                 values = prompt.values(np.moveaxis(own, 1, -2))
-                samples[list(systems[one].series)] = np.moveaxis(values, -1, 0)
+                samples[list(systems[one].series), own_samples] = np.moveaxis(values, -1, 0)
         return panel.answer(samples, self.name)
 
     def log_likelihood(
@@ -128,12 +128,13 @@ class TextForecaster:
 
         Logarithms of densities in the units of the data: probabilities of units, over how wide these
         are. Comparable between models and ways of writing; low ones are odd values. The scale is that
-        of what comes before all of them.
+        of what comes before all of them; what lies beyond the last number that can be written has an
+        exponential tail, and what has no logarithm where these are written has no density at all.
 
         Returns:
             A row for each series and step: id, time, `log_density` (NaN where a value is missing).
         """
-        panel = read_panel(data, **columns)
+        panel = _read(data, columns)
         _check_whole("horizon", horizon, LONGEST_HORIZON)
         rows = np.full((len(panel), horizon), np.nan)
         for system in systems_of(panel):
@@ -141,6 +142,15 @@ class TextForecaster:
                 raise DataError(
                     f"{system.name}: {len(system.values)} steps are too few to judge the last {horizon}; "
                     f"there must be {FEWEST_STEPS} before them"
+                )
+            if not np.isfinite(system.values[:-horizon]).any(axis=0).all():
+                raise DataError(
+                    f"{system.name}: there are no values before the last {horizon} to judge these by"
+                )
+            if self._steps_read(system.values.shape[1]) < horizon + FEWEST_STEPS:
+                raise DataError(
+                    f"{system.name}: the model cannot read {horizon} steps and {FEWEST_STEPS} before them "
+                    "at once; ask for a shorter horizon"
                 )
             codec = self._choose(system.values[:-horizon], system.name)
             found = self._density(system.values, len(system.values) - horizon, codec, system.name)
@@ -171,7 +181,7 @@ class TextForecaster:
         """
         if not all(0 < one < 1 for one in quantiles):
             raise DataError(f"quantiles must lie between 0 and 1; got {quantiles}")
-        panel = read_panel(data, **columns)
+        panel = _read(data, columns)
         if panel.groups is not None:
             raise DataError("exact quantiles are of series alone; leave group_column out")
         found = []
@@ -233,8 +243,8 @@ class TextForecaster:
                 f"fine-tuning needs {error.name}, which is not installed: "
                 "pip install 'llamacast[text]'"
             ) from error
-        panel = read_panel(data, **columns)
-        other = None if validation is None else read_panel(validation, **columns)
+        panel = _read(data, columns)
+        other = None if validation is None else _read(validation, columns)
         options = {
             "horizon": horizon,
             "strategy": strategy,
@@ -264,13 +274,15 @@ class TextForecaster:
         return write_prompt(system.values, codec, writing, room, before, system.name)
 
     def _choose(self, history: System, name: str) -> CodecConfig:
-        """The way of writing under which the history's tail is likeliest."""
-        codecs = self.language.settings.codecs
+        """The way of writing under which the history's tail is likeliest, or the first that can."""
+        settings = self.language.settings
+        possible = [one for one in settings.codecs if usable(history, len(history), one)]
         num_tail = min(LONGEST_TAIL, int(len(history) * TAIL_SHARE))
         num_known = len(history) - num_tail
-        possible = [one for one in codecs if usable(history, max(1, num_known), one)]
-        if len(codecs) == 1 or len(possible) <= 1 or num_tail < FEWEST_STEPS:
-            return (possible or codecs)[0]
+        judges = np.isfinite(history[:num_known]).any(axis=0).all() and num_tail >= FEWEST_STEPS
+        judges = judges and self._steps_read(history.shape[1]) >= num_tail + FEWEST_STEPS
+        if settings.prefers == "first" or len(possible) <= 1 or not judges:
+            return (possible or settings.codecs)[0]
         judged = [
             np.nanmean(self._density(history, num_known, one, name)[num_known:]) for one in possible
         ]
@@ -282,16 +294,22 @@ class TextForecaster:
         num_channels = system.shape[1]
         writing = self.language.writing(num_channels)
         scales = [fit(system[:num_known, one], codec, name) for one in range(num_channels)]
-        units = encode(system, scales)
-        longest = self.language.settings.longest // (num_channels * writing.grammar.longest_number)
-        first = max(0, len(units) - longest)
+        units, written = encode(system, scales)
+        first = max(0, len(units) - self._steps_read(num_channels))
         tokens = writing.encode(units[first:])
         (chances,) = log_probabilities(self.language, [tokens], num_channels)
         found = np.full(system.shape, np.nan)
         found[first:] = chances.reshape(-1, num_channels)
         for one, scale in enumerate(scales):
-            found[:, one] += scale.log_density(system[:, one])
+            found[:, one] += scale.log_density(system[:, one], written[one])
+        lost = np.stack([np.isinf(one.excess) for one in written], axis=1)
+        found[lost] = -np.inf
         return found
+
+    def _steps_read(self, num_channels: int) -> int:
+        """Steps that surely fit into what the model reads at once."""
+        longest_number = self.language.writing(num_channels).grammar.longest_number
+        return self.language.settings.longest // (num_channels * longest_number)
 
     def _parts(
         self,
@@ -300,8 +318,9 @@ class TextForecaster:
         horizon: int,
         num_samples: int,
         memory_bytes: int,
-    ) -> Iterator[list[int]]:
-        """Systems that are forecast at a time: of as many channels, nearly as long, within memory."""
+    ) -> Iterator[tuple[list[int], slice]]:
+        """Systems, and which of their samples, that are forecast at a time: of as many channels, nearly
+        as long, within memory."""
         config = self.language.model.config
         head_width = getattr(config, "head_dim", None)
         head_width = head_width or config.hidden_size // config.num_attention_heads
@@ -318,13 +337,17 @@ class TextForecaster:
             channels, length = size(one)
             grammar = self.language.writing(channels).grammar
             row = (length + horizon * channels * grammar.longest_number) * token_bytes
-            full = (len(part) + 1) * num_samples * row > memory_bytes
-            if part and (full or size(part[0])[0] != channels):
-                yield part
+            at_once = max(1, int(memory_bytes // row))
+            if part and ((len(part) + 1) * num_samples > at_once or size(part[0])[0] != channels):
+                yield part, slice(0, num_samples)
                 part = []
+            if at_once < num_samples:
+                for first in range(0, num_samples, at_once):
+                    yield [one], slice(first, min(num_samples, first + at_once))
+                continue
             part.append(one)
         if part:
-            yield part
+            yield part, slice(0, num_samples)
 
 
 def load_text(
@@ -350,8 +373,27 @@ def load_text(
     return TextForecaster(load_language(str(model), device, dtype, codec))
 
 
-def _text_of(text: str | Mapping[str, str], system: NamedSystem) -> str:
-    return text if isinstance(text, str) else text.get(system.name, "")
+def _read(data: Table | Panel, columns: ColumnNames) -> Panel:
+    panel = read_panel(data, **columns)
+    if panel.covariates is not None:
+        raise DataError(
+            "a language model takes no covariates; say what matters in text=, or leave them out"
+        )
+    return panel
+
+
+def _texts(
+    text: str | Mapping[Any, str], systems: Sequence[NamedSystem], panel: Panel
+) -> list[str]:
+    """The text before each system."""
+    if isinstance(text, str):
+        return [text] * len(systems)
+    told = {str(name): one for name, one in text.items()}
+    unknown = told.keys() - {system.name for system in systems}
+    if unknown:
+        kind = "series" if panel.groups is None else "group"
+        raise DataError(f"text is given for {sorted(unknown)[0]!r}, and there is no such {kind}")
+    return [told.get(system.name, "") for system in systems]
 
 
 def _check_whole(name: str, value: Any, most: int) -> None:
@@ -360,7 +402,9 @@ def _check_whole(name: str, value: Any, most: int) -> None:
         raise DataError(f"{name} must be a whole number from 1 to {most}; got {value!r}")
 
 
-def _shown(parts: Sequence[list[int]], progress: bool | None) -> Iterable[list[int]]:
+def _shown(
+    parts: Sequence[tuple[list[int], slice]], progress: bool | None
+) -> Iterable[tuple[list[int], slice]]:
     console = Console(stderr=True)
     if progress is None:
         progress = len(parts) > 1 and console.is_terminal

@@ -64,28 +64,31 @@ def draw(
     num_channels: int,
     horizon: int,
     draws: Draws,
+    samples: slice = slice(None),
 ) -> Int[Tensor, "series sample step channel"]:
     """Units of the steps that follow each prompt.
 
-    Prompts may be differently long. What is drawn for a name depends on its own prompt and `seed`.
+    Prompts may be differently long. What is drawn for a name depends on its own prompt and `seed`; some
+    of the samples alone are the same as among all.
     """
+    count = len(range(draws.num_samples)[samples])
     machine = Machine(language.writing(num_channels), language.device)
     room = horizon * num_channels * machine.longest_number
     with torch.inference_mode():
-        hidden, cache, observed = _read(language, prompts, draws.num_samples, room)
-        random = uniforms(list(names), draws.seed, draws.num_samples, room)[..., 0]
+        hidden, cache, observed = _read(language, prompts, count, room)
+        random = uniforms(list(names), draws.seed, draws.num_samples, room)[:, samples, :, 0]
         units = _write(
             language,
             machine,
-            hidden.repeat_interleave(draws.num_samples, dim=0),
+            hidden.repeat_interleave(count, dim=0),
             cache,
             observed,
-            torch.tensor([len(one) for one in prompts]).repeat_interleave(draws.num_samples),
+            torch.tensor([len(one) for one in prompts]).repeat_interleave(count),
             random.flatten(0, 1).to(language.device),
             horizon * num_channels,
             draws,
         )
-    return units.reshape(len(prompts), draws.num_samples, horizon, num_channels)
+    return units.reshape(len(prompts), count, horizon, num_channels)
 
 
 def _read(

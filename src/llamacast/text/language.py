@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ PACKAGED = ("digits",)
 LORA_TARGETS = ("q_proj", "v_proj")
 """Projections that LoRA's matrices stand beside."""
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+NUM_TRIED = 4
 SETTINGS_FILE = "codec.json"
 TOKENIZER_FILE = "tokenizer_config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -60,11 +60,13 @@ class Settings:
     """What stands beside the weights."""
 
     codecs: tuple[CodecConfig, ...]
-    """Ways of writing; where there are several, the likeliest for the history is taken. All have one
-    grammar."""
+    """Ways of writing; all have one grammar."""
     longest: int
     """Most tokens of a prompt and what is written after it."""
     record: TrainingRecord = field(default_factory=TrainingRecord)
+    prefers: Literal["likeliest", "first"] = "likeliest"
+    """Which of the codecs writes a series: the one under which its history's end is likeliest, or the
+    first that can."""
 
     def __post_init__(self) -> None:
         spellings = {replace(one, **NOT_SPELLING) for one in self.codecs}
@@ -90,20 +92,30 @@ class Language:
         self.model, self.settings, self.tokenizer, self.name = model, settings, tokenizer, name
         codec = settings.codecs[0]
         self.vocabulary: Vocabulary
-        if tokenizer is None:
-            assert codec.width is not None
-            self.vocabulary = PlacedDigits(codec.base, codec.width)
-        else:
+        if tokenizer is not None:
             self.vocabulary = probe(tokenizer, codec)
-        self.writing = lru_cache(maxsize=None)(self._writing)
+        else:
+            own = PlacedDigits(codec.base, codec.width or 0)
+            bare = codec.sign in ("none", "centred") and not (
+                codec.point or codec.value_separator or codec.step_separator
+            )
+            if not bare or own.size != model.config.vocab_size:
+                raise DataError(
+                    f"{name} writes numbers in a way of its own; leave codec out, or take a language model"
+                )
+            self.vocabulary = own
+        self._writings: dict[int, Writing] = {}
 
     @property
     def device(self) -> torch.device:
         return self.model.device
 
-    def _writing(self, num_channels: int) -> Writing:
+    def writing(self, num_channels: int) -> Writing:
         """The grammar of so many channels, in this model's tokens."""
-        return Writing(Grammar(self.settings.codecs[0], num_channels), self.vocabulary)
+        if num_channels not in self._writings:
+            grammar = Grammar(self.settings.codecs[0], num_channels)
+            self._writings[num_channels] = Writing(grammar, self.vocabulary)
+        return self._writings[num_channels]
 
     def read_text(self, text: str) -> list[int]:
         """Tokens of text that stands before a series.
@@ -234,7 +246,23 @@ def load_language(
     limit = getattr(model.config, "max_position_embeddings", settings.longest)
     settings = replace(settings, longest=min(settings.longest, limit))
     model.to(chosen)
-    return Language(model.eval(), settings, tokenizer, folder.name)
+    found = Language(model.eval(), settings, tokenizer, folder.name)
+    _check_head(found)
+    return found
+
+
+@torch.inference_mode()
+def _check_head(language: Language) -> None:
+    """Some models alter logits after the head (caps, scales), which `head_logits` does not."""
+    ids = torch.from_numpy(language.writing(1).ids)[:NUM_TRIED].to(language.device)
+    own = head_logits(language.model, language.hidden(ids[None]), ids)
+    theirs = language.model(input_ids=ids[None]).logits[..., ids].float()
+    # Half precision rounds products of many terms in one order or another.
+    if (own - theirs).abs().max() > 0.02 * (1 + theirs.abs().max()):
+        raise DataError(
+            f"{language.name} alters what its head says (a cap or a scale of logits), which is not "
+            "supported; take a model of Qwen2's or Llama's class"
+        )
 
 
 def read_settings(folder: Path) -> Settings | None:
@@ -247,9 +275,8 @@ def read_settings(folder: Path) -> Settings | None:
         record = TrainingRecord(
             tuple(told["datasets"]), told["until"], dict(told.get("licences", {}))
         )
-        return Settings(
-            tuple(CodecConfig(**one) for one in told["codecs"]), int(told["longest"]), record
-        )
+        codecs = tuple(CodecConfig(**one) for one in told["codecs"])
+        return Settings(codecs, int(told["longest"]), record, told.get("prefers", "likeliest"))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged ({error})") from error
 
@@ -258,6 +285,7 @@ def save_settings(settings: Settings, folder: Path) -> None:
     told = {
         "codecs": [asdict(codec) for codec in settings.codecs],
         "longest": settings.longest,
+        "prefers": settings.prefers,
         **asdict(settings.record),
     }
     (folder / SETTINGS_FILE).write_text(json.dumps(told, indent=1) + "\n")

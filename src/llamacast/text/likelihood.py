@@ -20,7 +20,7 @@ Integers = npt.NDArray[np.int64]
 
 SMALLEST_BRANCH = 1e-4
 """Of a tree of digits: branches of less probability are not followed."""
-LEAST_FOLLOWED = 0.95
+LEAST_FOLLOWED = 0.98
 """Quantiles are not told where less of the probability is in what was followed."""
 ROWS_AT_A_TIME = 256
 
@@ -120,7 +120,10 @@ def _follow(language, machine, hidden, cache, numbers) -> None:  # type: ignore[
     for _ in range(machine.longest_number):
         logits = head_logits(language.model, hidden, machine.ids)
         chances = chance[:, None] + machine.log_probabilities(logits, state).double()
-        branch, symbol = torch.nonzero(chances > np.log(SMALLEST_BRANCH), as_tuple=True)
+        # Whole numbers are kept however unlikely; branches that would have to be followed are not.
+        ends = machine.completes[state]
+        kept = torch.where(ends, chances > -torch.inf, chances > np.log(SMALLEST_BRANCH))
+        branch, symbol = torch.nonzero(kept, as_tuple=True)
         chance = chances[branch, symbol]
         digit = machine.digits[symbol]
         grown = count[branch] * machine.base + digit.clamp(min=0)

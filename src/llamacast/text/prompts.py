@@ -56,7 +56,7 @@ def write_prompt(
     """
     channels = range(history.shape[1])
     scales = [fit(history[:, one], codec, f"{name}, channel {one + 1}") for one in channels]
-    units = encode(history, scales)
+    units, _ = encode(history, scales)
     tokens = writing.encode(units)
     steps = tokens.values // history.shape[1]
     first = 0

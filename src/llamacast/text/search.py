@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,14 @@ from lightning_fabric import Fabric
 from matplotlib.figure import Figure
 
 from llamacast.forecast import DataError
-from llamacast.text.finetune import FinetuneConfig, check_budget, cost, finetune, lesson_of
+from llamacast.text.finetune import (
+    FinetuneConfig,
+    Lesson,
+    check_budget,
+    cost,
+    finetune,
+    lesson_of,
+)
 from llamacast.text.language import Language
 from llamacast.text.windows import System
 
@@ -46,51 +53,83 @@ class Trial:
         return f"rate-{self.learning_rate:g}-rank-{self.rank}-context-{self.context}"
 
 
-def search(
+def lessons_of(
     language: Language,
     systems: Sequence[System],
+    validation: Sequence[System] | None,
     config: FinetuneConfig,
     grid: Grid,
-    directory: Path,
-    fabric: Fabric,
-    validation: Sequence[System] | None = None,
-    told: Callable[[str], None] = lambda text: None,
-) -> list[Trial]:
-    """Try a grid; the best comes first.
-
-    `directory` receives `search.csv` and `search.png`, and a folder for each combination; the same
-    call goes on where it stopped. `config.budget` is for all of them together.
+) -> dict[int, Lesson]:
+    """What there is to learn in each context.
 
     Raises:
-        DataError: before anything is tried, if a context is too short for the horizon, or the budget
-            does not allow the whole grid.
+        DataError: if the grid is empty, a context is longer than what the model reads, or the budget,
+            which is for all of the grid together, does not allow it.
     """
-    asked = [
-        dataclasses.replace(config, learning_rate=rate, rank=rank, context=context)
-        for rate, rank, context in itertools.product(grid.learning_rates, grid.ranks, grid.contexts)
-    ]
-    if not asked:
+    if not all((grid.learning_rates, grid.ranks, grid.contexts)):
         raise DataError("the grid is empty; give learning rates, ranks and contexts")
-    lessons = {one.context: lesson_of(language, systems, validation, one) for one in asked}
-    total = sum(cost(language, lessons[one.context], one) for one in asked)
+    lessons = {
+        context: lesson_of(
+            language, systems, validation, dataclasses.replace(config, context=context)
+        )
+        for context in grid.contexts
+    }
+    asked = _asked(config, grid)
+    total = _total(language, lessons, asked)
     if total > config.budget:
         share = config.budget / len(asked)
-        largest = max(asked, key=lambda one: cost(language, lessons[one.context], one))
+        dearest = max(asked, key=lambda one: cost(language, lessons[one.context or 0], one))
         try:
             check_budget(
-                language, lessons[largest.context], dataclasses.replace(largest, budget=share)
+                language,
+                lessons[dearest.context or 0],
+                dataclasses.replace(dearest, budget=share),
             )
         except DataError as error:
             raise DataError(
                 f"the {len(asked)} runs of the grid would take {total:.3e} FLOPs, more than the budget "
                 f"of {config.budget:.3e}; of an even share of it: {error}"
             ) from error
-    told(f"{len(asked)} runs, {total:.2e} FLOPs")
+    return lessons
+
+
+def _asked(config: FinetuneConfig, grid: Grid) -> list[FinetuneConfig]:
+    return [
+        dataclasses.replace(config, learning_rate=rate, rank=rank, context=context)
+        for rate, rank, context in itertools.product(grid.learning_rates, grid.ranks, grid.contexts)
+    ]
+
+
+def _total(
+    language: Language, lessons: Mapping[int, Lesson], asked: Sequence[FinetuneConfig]
+) -> float:
+    return sum(cost(language, lessons[one.context or 0], one) for one in asked)
+
+
+def search(
+    language: Language,
+    lessons: Mapping[int, Lesson],
+    config: FinetuneConfig,
+    grid: Grid,
+    directory: Path,
+    fabric: Fabric,
+    told: Callable[[str], None] = lambda text: None,
+) -> list[Trial]:
+    """Try a grid on lessons, one for each context; the best comes first.
+
+    `directory` receives `search.csv` and `search.png`, and a folder for each combination; the same
+    call goes on where it stopped.
+    """
+    asked = _asked(config, grid)
+    told(f"{len(asked)} runs, {_total(language, lessons, asked):.2e} FLOPs")
     table: list[Trial] = []
     for one in asked:
-        trial = Trial(one.learning_rate or 0.0, one.rank, one.context or 0, float("nan"), 0.0)
+        context = one.context or 0
+        trial = Trial(one.learning_rate or 0.0, one.rank, context, float("nan"), 0.0)
         told(trial.name)
-        _, outcome = finetune(language, systems, one, directory / trial.name, fabric, validation)
+        # The budget is for all together, and has been checked.
+        free = dataclasses.replace(one, budget=float("inf"))
+        _, outcome = finetune(language, lessons[context], free, directory / trial.name, fabric)
         table.append(dataclasses.replace(trial, score=outcome.after, flops=outcome.flops))
         _write(table, directory)
     _draw(table, grid, directory)

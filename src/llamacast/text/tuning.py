@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 
 from llamacast.data.panel import Panel
+from llamacast.forecast import DataError
 from llamacast.text.finetune import (
     MODEL_DIRECTORY,
     FinetuneConfig,
     Outcome,
+    check_budget,
     finetune,
+    lesson_of,
 )
 from llamacast.text.language import Language
-from llamacast.text.search import Grid, Trial, search
+from llamacast.text.search import Grid, Trial, lessons_of, search
 from llamacast.text.systems import systems_of
 from llamacast.text.windows import System
 from llamacast.training.finetune import claim
@@ -40,24 +44,28 @@ def tune(
 ) -> tuple[Language, Outcome]:
     """`finetune` of a panel, in a folder of its own, or in one that is gone when it is done."""
     config = FinetuneConfig(**options)
-    folder = Path(directory) if directory is not None else Path(tempfile.mkdtemp())
+    _check_precision(language)
     systems, judged = _systems(panel), _systems(validation)
     assert systems is not None
+    lesson = lesson_of(language, systems, judged, config)
+    check_budget(language, lesson, config)
     report = Report(progress)
+    folder = Path(directory) if directory is not None else Path(tempfile.mkdtemp())
     try:
         claim(folder, _told(language, config, systems, judged))
         found, outcome = finetune(
             language,
-            systems,
+            lesson,
             config,
             folder,
             make_fabric(language),
-            judged,
             report=report.row,
             told=report.line,
         )
         report.line(str(outcome))
-        found = _dated(found, panel)
+        if outcome.improved:
+            record = replace(found.settings.record, until=panel.last_stamp())
+            found.settings = replace(found.settings, record=record)
         if directory is not None:
             found.save(folder / MODEL_DIRECTORY)
     finally:
@@ -77,12 +85,14 @@ def tune_grid(
 ) -> list[Trial]:
     """`search` of a panel."""
     config = FinetuneConfig(**options)
+    _check_precision(language)
     systems, judged = _systems(panel), _systems(validation)
     assert systems is not None
+    lessons = lessons_of(language, systems, judged, config, grid)
     told = _told(language, config, systems, judged) | {"grid": asdict(grid)}
     claim(directory, told)
     fabric, report = make_fabric(language), Report(progress)
-    return search(language, systems, config, grid, directory, fabric, judged, report.line)
+    return search(language, lessons, config, grid, directory, fabric, report.line)
 
 
 def make_fabric(language: Language) -> Fabric:
@@ -112,8 +122,8 @@ def _told(
     return fields | {"data": digest.hexdigest(), "model": language.digest()}
 
 
-def _dated(language: Language, panel: Panel) -> Language:
-    """With the last step that it has learnt from on record."""
-    record = replace(language.settings.record, until=panel.last_stamp())
-    language.settings = replace(language.settings, record=record)
-    return language
+def _check_precision(language: Language) -> None:
+    if language.model.dtype == torch.float16:
+        raise DataError(
+            "weights in float16 cannot be trained; load them with dtype='float32' or 'bfloat16'"
+        )

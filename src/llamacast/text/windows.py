@@ -22,7 +22,7 @@ NOT_LEARNT = -1
 def as_units(system: System, num_known: int, codec: CodecConfig) -> Units:
     """Whole numbers of a system, by the scale of its first `num_known` steps alone."""
     channels = range(system.shape[1])
-    return encode(system, [fit(system[:num_known, one], codec) for one in channels])
+    return encode(system, [fit(system[:num_known, one], codec) for one in channels])[0]
 
 
 def batch_of(windows: Sequence[Tokens]) -> Batch:

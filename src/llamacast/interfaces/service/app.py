@@ -1,0 +1,458 @@
+"""The HTTP service: routes over the facade."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import prometheus_client
+from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llamacast import __version__
+from llamacast.data.panel import Panel
+from llamacast.forecast import DataError, Forecast
+from llamacast.forecaster import PretrainedForecaster
+from llamacast.interfaces.service.batching import Batcher
+from llamacast.interfaces.service.limits import PROBLEM, Limits, ServiceError, problem
+from llamacast.interfaces.service.schema import (
+    AnomaliesRequest,
+    AnomaliesResponse,
+    EmbeddingsResponse,
+    ForecastOutput,
+    ForecastRequest,
+    ForecastResponse,
+    ModelInfo,
+    ModelsResponse,
+    PanelRequest,
+    Problem,
+    SeriesAnomalies,
+    SeriesEmbedding,
+    SeriesInput,
+    Usage,
+    answer,
+    check_size,
+    panel_of,
+)
+from llamacast.interfaces.service.tables import (
+    TableRequest,
+    TableResponse,
+    forecast_table,
+    read_table,
+)
+
+DEFAULT_QUANTILES = [0.1, 0.5, 0.9]
+NUM_SAMPLES = 100
+ANYBODY = "anybody"
+PAGE = Path(str(files("llamacast.interfaces.service") / "page"))
+log = logging.getLogger("llamacast.service")
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {PROBLEM: {}}, "description": text}
+    for status, text in (
+        (400, "The body is not JSON."),
+        (401, "The API key is missing or wrong."),
+        (404, "There is no such model."),
+        (413, "The body is too large."),
+        (422, "A field is wrong; `errors` names it."),
+        (429, "Too many requests of one caller wait."),
+        (503, "Too many requests wait, or the service shuts down."),
+        (504, "It took too long."),
+    )
+}
+
+
+@dataclass
+class Service:
+    """What routes share."""
+
+    models: Mapping[str, PretrainedForecaster]
+    limits: Limits
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """API keys and whose they are; none lets everybody in."""
+    together: bool = True
+    """Requests that arrive together are answered by one call."""
+    registry: prometheus_client.CollectorRegistry = field(
+        default_factory=prometheus_client.CollectorRegistry
+    )
+
+    def __post_init__(self) -> None:
+        registry = self.registry
+        self.requests = prometheus_client.Counter(
+            "llamacast_requests",
+            "Requests by address and status.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.seconds = prometheus_client.Histogram(
+            "llamacast_request_seconds", "From arrival to answer.", ["route"], registry=registry
+        )
+        self.sizes = prometheus_client.Histogram(
+            "llamacast_batch_requests",
+            "Requests answered by a call.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=registry,
+        )
+        self.series = prometheus_client.Counter(
+            "llamacast_series", "Series that were forecast.", registry=registry
+        )
+        self.batcher = Batcher(self.limits, self.together)
+        self.batcher.sizes = self.sizes.observe
+        prometheus_client.Gauge(
+            "llamacast_waiting", "Requests that wait or are worked on.", registry=registry
+        ).set_function(lambda: self.batcher.waiting)
+
+    def model(self, name: str) -> PretrainedForecaster:
+        if name not in self.models:
+            known = ", ".join(self.models)
+            raise ServiceError(404, f"there is no model {name!r}; there are {known}", "model")
+        return self.models[name]
+
+    def caller(self, authorization: str | None, api_key: str | None) -> str:
+        """Who asks; keys are compared in constant time.
+
+        Raises:
+            ServiceError: 401.
+        """
+        if not self.keys:
+            return ANYBODY
+        given = api_key or ""
+        if authorization is not None and authorization.lower().startswith("bearer "):
+            given = authorization[len("bearer ") :].strip()
+        found = None
+        for key, owner in self.keys.items():  # all of them, so that time tells nothing
+            if hmac.compare_digest(key.encode(), given.encode()):
+                found = owner
+        if found is None:
+            raise ServiceError(401, "give a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+        return found
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application, ready for uvicorn."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.batcher.start()
+        yield
+        await service.batcher.close()
+
+    app = FastAPI(
+        title="LlamaCast",
+        version=__version__,
+        description="Forecasts of time series, and how sure they are.",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(Guard, service=service)
+    _add_errors(app)
+    _add_status(app, service)
+    _add_answers(app, service)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page() -> str:
+        return (PAGE / "index.html").read_text()
+
+    return app
+
+
+def _add_status(app: FastAPI, service: Service) -> None:
+    @app.get("/health", tags=["status"])
+    def health() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "alive"}
+
+    @app.get(
+        "/ready",
+        tags=["status"],
+        responses={503: {"model": Problem, "content": {PROBLEM: {}}, "description": "Not now."}},
+    )
+    def ready() -> dict[str, str]:
+        """Requests are taken."""
+        if service.batcher.closing or service.batcher.waiting >= service.limits.waiting:
+            raise ServiceError(503, "no more requests are taken now", retry_after=1)
+        return {"status": "ready"}
+
+    @app.get("/metrics", tags=["status"], response_class=PlainTextResponse)
+    def metrics() -> Response:
+        """For Prometheus."""
+        told = prometheus_client.generate_latest(service.registry)
+        return Response(told, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+def _caller(
+    request: Request,
+    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+    x_api_key: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> str:
+    service: Service = request.app.state.service
+    return service.caller(authorization, x_api_key)
+
+
+Caller = Annotated[str, Depends(_caller)]
+
+
+def _add_answers(app: FastAPI, service: Service) -> None:
+    async def ask(
+        who: str,
+        what: str,
+        model: str,
+        options: tuple[Any, ...],
+        inputs: list[SeriesInput],
+        call: Any,
+    ) -> Any:
+        panel = await asyncio.to_thread(panel_of, inputs)
+        return await service.batcher.ask(who, (what, model, *options), panel, call)
+
+    @app.get("/v1/models", tags=["models"], responses={401: REFUSALS[401]})
+    def models(who: Caller) -> ModelsResponse:
+        """What requests can name."""
+        return ModelsResponse(
+            models=[
+                ModelInfo(name=name, trained_on=list(model.training.datasets))
+                for name, model in service.models.items()
+            ]
+        )
+
+    @app.post(
+        "/v1/timeseries/forecast",
+        tags=["time series"],
+        response_model=ForecastResponse,
+        responses=REFUSALS,
+    )
+    async def forecast(asked: ForecastRequest, who: Caller) -> Response:
+        """Forecast series. The same request has the same answer, to the rounding of float32, whatever
+        else is asked at the time."""
+        model, options = service.model(asked.model), asked.options
+        quantiles = sorted(set(options.quantiles or DEFAULT_QUANTILES))
+        check_size(asked.inputs, options.horizon, len(quantiles), service.limits)
+
+        def call(panel: Panel) -> Forecast:
+            return model.forecast(
+                panel,
+                options.horizon,
+                num_samples=NUM_SAMPLES,
+                seed=options.seed,
+                nonnegative=options.nonnegative,
+                integer=options.integer,
+                progress=False,
+            )
+
+        kind = (options.horizon, options.seed, options.nonnegative, options.integer)
+        found = await ask(who, "forecast", asked.model, kind, asked.inputs, call)
+        service.series.inc(len(found.ids))
+        read = sum(len(one.series) for one in asked.inputs)
+        written = len(found.ids) * options.horizon
+        content = await asyncio.to_thread(answer, asked.inputs, found, quantiles)
+        told = ForecastResponse.model_construct(
+            id=f"forecast-{uuid.uuid4().hex}",
+            created_at=int(time.time()),
+            model=asked.model,
+            outputs=[
+                ForecastOutput.model_construct(id=f"output-{uuid.uuid4().hex}", content=content)
+            ],
+            usage=Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written),
+            metadata=asked.metadata,
+        )
+        return Response(told.model_dump_json(), media_type="application/json")
+
+    @app.post("/v1/tables/forecast", tags=["tables"], responses=REFUSALS)
+    async def forecast_csv(asked: TableRequest, who: Caller) -> TableResponse:
+        """Forecast a CSV as it is, by one or two models, and tell where they stood before."""
+        models = {name: service.model(name) for name in dict.fromkeys(asked.models)}
+        panel = await asyncio.to_thread(read_table, asked, service.limits)
+        return await service.batcher.ask(
+            who,
+            ("table", uuid.uuid4()),
+            panel,
+            lambda whole: forecast_table(asked, whole, models),
+        )
+
+    @app.post("/v1/anomalies", tags=["time series"], responses=REFUSALS)
+    async def anomalies(asked: AnomaliesRequest, who: Caller) -> AnomaliesResponse:
+        """Which values are odd, each judged by those before it."""
+        model = service.model(asked.model)
+        check_size(asked.inputs, 1, 0, service.limits)
+        frame = await _alone(service, who, "anomalies", asked.inputs, lambda panel: model.detect(
+            panel, false_alarm_rate=asked.false_alarm_rate, progress=False
+        ).to_frame())  # fmt: skip
+        outputs, first = [], 0
+        for name, length in zip(*_lengths(asked.inputs), strict=True):
+            own = frame.iloc[first : first + length]
+            outputs.append(
+                SeriesAnomalies(
+                    name=name,
+                    probability=[None if p != p else float(p) for p in own.probability],
+                    anomaly=own.anomaly.astype(bool).tolist(),
+                )
+            )
+            first += length
+        return AnomaliesResponse(model=asked.model, outputs=outputs)
+
+    @app.post("/v1/embeddings", tags=["time series"], responses=REFUSALS)
+    async def embeddings(asked: PanelRequest, who: Caller) -> EmbeddingsResponse:
+        """A vector for each series, that tells its shape and not its size."""
+        model = service.model(asked.model)
+        check_size(asked.inputs, 1, 0, service.limits)
+        frame = await _alone(service, who, "embeddings", asked.inputs, model.embed)
+        names, _ = _lengths(asked.inputs)
+        return EmbeddingsResponse(
+            model=asked.model,
+            outputs=[
+                SeriesEmbedding(name=name, vector=[float(one) for one in row])
+                for name, row in zip(names, frame.to_numpy(), strict=True)
+            ],
+        )
+
+
+async def _alone(
+    service: Service, who: str, what: str, inputs: list[SeriesInput], call: Callable[[Panel], Any]
+) -> Any:
+    """The same queue, never together with others."""
+    panel = await asyncio.to_thread(panel_of, inputs)
+    return await service.batcher.ask(who, (what, uuid.uuid4()), panel, call)
+
+
+def _lengths(inputs: list[SeriesInput]) -> tuple[list[str], list[int]]:
+    """Names and steps of series, variates one after the other."""
+    panel = panel_of(inputs)
+    return [str(name) for name in panel.ids], [len(values) for values in panel.values]
+
+
+def _add_errors(app: FastAPI) -> None:
+    def told(
+        status: int, detail: str, errors: Any = None, retry_after: int | None = None
+    ) -> JSONResponse:
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(
+            problem(status, detail, errors), status, headers=headers, media_type=PROBLEM
+        )
+
+    @app.exception_handler(ServiceError)
+    async def refused(request: Request, error: ServiceError) -> JSONResponse:
+        errors = [{"field": error.field, "message": error.detail}] if error.field else None
+        return told(error.status, error.detail, errors, error.retry_after)
+
+    @app.exception_handler(DataError)
+    async def unusable(request: Request, error: DataError) -> JSONResponse:
+        return told(422, str(error), [{"field": "inputs", "message": str(error)}])
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()
+        if any(one["type"] == "json_invalid" for one in found):
+            return told(400, f"the body is not JSON: {found[0].get('ctx', {}).get('error', '')}")
+        errors = [
+            {
+                "field": ".".join(str(part) for part in one["loc"] if part != "body") or "body",
+                "message": str(one["msg"]).removeprefix("Value error, "),
+            }
+            for one in found[:20]
+        ]
+        return told(422, f"{errors[0]['field']}: {errors[0]['message']}", errors)
+
+    @app.exception_handler(HTTPException)
+    async def known(request: Request, error: HTTPException) -> JSONResponse:
+        found = told(error.status_code, str(error.detail))
+        found.headers.update(error.headers or {})
+        return found
+
+    @app.exception_handler(Exception)
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        log.exception("a request failed")
+        return told(
+            500, "the request could not be answered, and it is our fault; it has been noted"
+        )
+
+
+class Guard:
+    """Before anything is parsed: how large a body is. Afterwards: a line of the log, and numbers."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, status = time.perf_counter(), 500
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._limited(scope, receive, sent)
+        finally:
+            seconds = time.perf_counter() - begun
+            route = getattr(scope.get("route"), "path", "other")
+            self.service.requests.labels(route, str(status)).inc()
+            self.service.seconds.labels(route).observe(seconds)
+            told = {
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "seconds": round(seconds, 4),
+            }
+            log.info(json.dumps(told))
+
+    async def _limited(
+        self, scope: Scope, receive: Receive, send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        most, body = self.service.limits.body_bytes, b""
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > most:
+            await self._too_large(scope, receive, send)
+            return
+        # Read here, so that a body without a length is stopped, too.
+        chunks, size, more = [], 0, scope["method"] in ("POST", "PUT", "PATCH")
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > most:
+                await self._too_large(scope, receive, send)
+                return
+            more = message.get("more_body", False)
+        body = b"".join(chunks)
+        handed = False
+
+        async def given() -> Message:
+            nonlocal handed
+            if not handed:
+                handed = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await receive()
+
+        await self.app(scope, given if scope["method"] != "GET" else receive, send)
+
+    async def _too_large(
+        self, scope: Scope, receive: Receive, send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        most = self.service.limits.body_bytes
+        told = problem(413, f"the body may have {most} bytes; send fewer series at a time")
+        await JSONResponse(told, 413, media_type=PROBLEM)(scope, receive, send)

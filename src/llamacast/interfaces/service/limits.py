@@ -1,0 +1,62 @@
+"""What a service accepts, and what it says of what it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+PROBLEM = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most of everything in a request, and most requests."""
+
+    body_bytes: int = 16 * 2**20
+    series: int = 1_000
+    """In a request; of a multivariate one each variate counts."""
+    points: int = 2_000_000
+    """In a request, over all series."""
+    horizon: int = 2_000
+    quantiles: int = 99
+    waiting: int = 256
+    """Requests that are worked on or wait; more are told to come again."""
+    waiting_per_caller: int = 64
+    seconds: float = 60.0
+    """From a request's arrival to its answer."""
+
+
+class ServiceError(Exception):
+    """A request that is not answered, with its HTTP status and, for some, when to come again."""
+
+    def __init__(
+        self, status: int, detail: str, field: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.field, self.retry_after = status, detail, field, retry_after
+
+
+def problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    """Problem details (RFC 9457), with the fields that are wrong."""
+    titles = {
+        400: "The body is not JSON",
+        401: "The API key is missing or wrong",
+        404: "There is no such thing",
+        405: "This address takes other methods",
+        409: "The state does not allow it",
+        413: "The body is too large",
+        422: "The request cannot be used",
+        429: "Too many requests of one caller",
+        500: "Something is wrong in the service",
+        503: "The service is busy",
+        504: "It took too long",
+    }
+    found: dict[str, Any] = {
+        "type": "about:blank",
+        "title": titles.get(status, "The request cannot be answered"),
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        found["errors"] = errors
+    return found

@@ -1,0 +1,62 @@
+"""The service as a process: keys from a file, one port, an end that loses nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import uvicorn
+
+from llamacast.forecast import DataError
+from llamacast.forecaster import PretrainedForecaster
+from llamacast.interfaces.service.app import Service, make_app
+from llamacast.interfaces.service.limits import Limits
+
+SHORTEST_KEY = 16
+GRACE_SECONDS = 90
+
+
+def read_keys(file: Path) -> dict[str, str]:
+    """Keys and their owners, a line each: `KEY`, or `OWNER:KEY`. Empty lines and `#` count for nothing.
+
+    Raises:
+        DataError: if there is none, or one is too short to be one.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        owner, separator, key = text.partition(":")
+        owner, key = (owner, key.strip()) if separator else (f"key {number}", text)
+        if len(key) < SHORTEST_KEY:
+            raise DataError(f"{file}, line {number}: a key has at least {SHORTEST_KEY} characters")
+        found[key] = owner.strip()
+    if not found:
+        raise DataError(f"{file} holds no key; write one on each line")
+    return found
+
+
+def run_service(
+    models: Mapping[str, PretrainedForecaster],
+    host: str,
+    port: int,
+    keys: Mapping[str, str],
+    batching: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve until told to stop; then answer what has been accepted, and end."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    service = Service(models, Limits(), keys, together=batching)
+    config = uvicorn.Config(
+        make_app(service),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    tell(f"LlamaCast answers on http://{host}:{port}/ (documentation: /docs); Ctrl-C stops it")
+    server.run()

@@ -1,0 +1,348 @@
+"""Requests and answers: KServe's time series forecast, and what goes beside it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from llamacast.data.calendar import parse_frequency, placed_like
+from llamacast.data.panel import Columns, Panel, TimeAxis
+from llamacast.forecast import DataError, Forecast
+from llamacast.interfaces.service.limits import Limits, ServiceError
+
+# KServe's words for frequencies; any of pandas' spellings is understood, too.
+WORDS = {
+    "second": "s",
+    "minute": "min",
+    "hour": "h",
+    "day": "D",
+    "week": "W",
+    "month": "M",
+    "quarter": "Q",
+    "year": "Y",
+}
+EARLIEST, LATEST = pd.Timestamp("1700-01-01"), pd.Timestamp("2200-01-01")
+Value = Annotated[float, Field(allow_inf_nan=False)]
+Steps = Annotated[list[Value | None], Field(min_length=1)]
+Rows = Annotated[list[Annotated[list[Value | None], Field(min_length=1)]], Field(min_length=1)]
+Kind = Literal["univariate_time_series", "multivariate_time_series"]
+
+
+class Strict(BaseModel):
+    """A misspelt field is an error, not a default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SeriesInput(Strict):
+    """A series, or several of equal steps."""
+
+    type: Kind = "univariate_time_series"
+    name: str = Field(min_length=1, max_length=200, description="Same name and seed, same paths.")
+    series: Steps | Rows = Field(
+        description="Values in order of time, null where missing; multivariate: a list for each step."
+    )
+    frequency: str = Field(
+        max_length=30, description="hour, H, D, W-SUN, MS, 15min, ...: any spelling of pandas'."
+    )
+    start_timestamp: str | None = Field(
+        None, max_length=40, description="Of the first value, ISO 8601."
+    )
+
+    @field_validator("frequency")
+    @classmethod
+    def _known_frequency(cls, given: str) -> str:
+        try:
+            parse_frequency(WORDS.get(given.lower(), given))
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        return given
+
+    @field_validator("start_timestamp")
+    @classmethod
+    def _readable_stamp(cls, given: str | None) -> str | None:
+        if given is not None:
+            _stamp(given)
+        return given
+
+    @model_validator(mode="after")
+    def _shaped_as_said(self) -> SeriesInput:
+        rows = isinstance(self.series[0], list)
+        if rows != (self.type == "multivariate_time_series"):
+            shape = "a list of lists" if self.type == "multivariate_time_series" else "a plain list"
+            raise ValueError(f"the series of a {self.type} is {shape}")
+        widths = {len(one) if isinstance(one, list) else 1 for one in self.series}
+        if len(widths) > 1:
+            raise ValueError("all steps of a series must have as many values")
+        if not any(value is not None for value in _flat(self.series)):
+            raise ValueError("a series needs at least one value that is not null")
+        for number in range(widths.pop()):
+            if rows and all(one[number] is None for one in self.series):  # type: ignore[index]
+                raise ValueError(f"variate {number + 1} has no value that is not null")
+        return self
+
+
+class ForecastOptions(Strict):
+    """What is asked."""
+
+    horizon: int = Field(ge=1, description="Steps to forecast.")
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] | None = Field(
+        None, description="Between 0 and 1; by default 0.1, 0.5, 0.9."
+    )
+    seed: int = Field(0, ge=0, lt=2**31)
+    nonnegative: bool = False
+    integer: bool = False
+
+
+class Example(Strict):
+    """A request that the documentation shows."""
+
+
+EXAMPLE: dict[str, Any] = {
+    "model": "cria",
+    "inputs": [
+        {
+            "type": "univariate_time_series",
+            "name": "shop 1",
+            "series": [12, 15, 14, 18, 25, 31, 28, 13, 14, None, 17, 26, 33, 27],
+            "frequency": "D",
+            "start_timestamp": "2026-11-01",
+        }
+    ],
+    "options": {"horizon": 7, "quantiles": [0.1, 0.5, 0.9]},
+}
+
+
+class ForecastRequest(Strict):
+    """KServe's `POST /v1/timeseries/forecast`."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
+    model: str = Field("cria", min_length=1, max_length=100)
+    inputs: list[SeriesInput] = Field(min_length=1)
+    options: ForecastOptions
+    metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
+
+
+class SeriesForecast(Strict):
+    """The forecast of a series."""
+
+    type: Kind
+    name: str
+    mean_forecast: list[float] | list[list[float]]
+    frequency: str
+    start_timestamp: str = Field(
+        description="Of the first forecast value; empty where the series had none."
+    )
+    quantiles: dict[str, list[float] | list[list[float]]]
+
+
+class ForecastOutput(Strict):
+    """Forecasts of all inputs, in their order."""
+
+    type: Literal["time_series_forecast"] = "time_series_forecast"
+    id: str
+    status: Literal["completed"] = "completed"
+    content: list[SeriesForecast]
+    error: None = None
+
+
+class Usage(Strict):
+    """Points read and forecast."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ForecastResponse(Strict):
+    """The answer."""
+
+    id: str
+    created_at: int
+    status: Literal["completed"] = "completed"
+    error: None = None
+    model: str
+    outputs: list[ForecastOutput]
+    usage: Usage
+    metadata: dict[str, Any] | None = None
+
+
+class PanelRequest(Strict):
+    """Series that something else is asked of."""
+
+    model: str = Field("cria", min_length=1, max_length=100)
+    inputs: list[SeriesInput] = Field(min_length=1)
+
+
+class AnomaliesRequest(PanelRequest):
+    """Which values are odd."""
+
+    false_alarm_rate: float = Field(0.01, gt=0, le=0.2)
+
+
+class SeriesAnomalies(Strict):
+    """Of each value how odd it is, null where that cannot be told."""
+
+    name: str
+    probability: list[float | None]
+    anomaly: list[bool]
+
+
+class AnomaliesResponse(Strict):
+    """The answer."""
+
+    model: str
+    outputs: list[SeriesAnomalies]
+
+
+class SeriesEmbedding(Strict):
+    """A vector for a series."""
+
+    name: str
+    vector: list[float]
+
+
+class EmbeddingsResponse(Strict):
+    """The answer."""
+
+    model: str
+    outputs: list[SeriesEmbedding]
+
+
+class ModelInfo(Strict):
+    """A model that requests can name."""
+
+    name: str
+    trained_on: list[str] = Field(description="Data sets; scores on them say nothing.")
+
+
+class ModelsResponse(Strict):
+    """All of them."""
+
+    models: list[ModelInfo]
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] | None = None
+
+
+def check_size(inputs: list[SeriesInput], horizon: int, quantiles: int, limits: Limits) -> None:
+    """Refuse what is beyond the limits, by field."""
+    num_series = sum(len(one.series[0]) if isinstance(one.series[0], list) else 1 for one in inputs)
+    points = sum(len(_flat(one.series)) for one in inputs)
+    for field, found, most in (
+        ("inputs", num_series, limits.series),
+        ("inputs.series", points, limits.points),
+        ("options.horizon", horizon, limits.horizon),
+        ("options.quantiles", quantiles, limits.quantiles),
+    ):
+        if found > most:
+            raise ServiceError(422, f"{field} has {found}, and may have {most} at most", field)
+
+
+def panel_of(inputs: list[SeriesInput]) -> Panel:
+    """Series as a panel, variates one after the other.
+
+    Raises:
+        ServiceError: 422, if a series would end or go on beyond the calendar.
+    """
+    names, values, axes = [], [], []
+    for number, one in enumerate(inputs):
+        rows = np.array(
+            [
+                [math.nan if value is None else value for value in _listed(step)]
+                for step in one.series
+            ],
+            dtype=np.float64,
+        )
+        axis = _axis(one, number, len(rows))
+        several = one.type == "multivariate_time_series"
+        for variate in range(rows.shape[1]):
+            names.append(f"{one.name}/{variate}" if several else one.name)
+            values.append(rows[:, variate])
+            axes.append(axis)
+    return Panel(names, values, axes, Columns("unique_id", "ds", "y"))
+
+
+def _axis(one: SeriesInput, number: int, length: int) -> TimeAxis:
+    frequency = parse_frequency(WORDS.get(one.frequency.lower(), one.frequency))
+    # Without a stamp steps are as long, and their place in the calendar is unknown.
+    start = _stamp(one.start_timestamp or "2000-01-01")
+    stamps = np.array([start.tz_localize(None).to_datetime64()])
+    axis = TimeAxis(
+        stamps[0].astype("datetime64[ns]"),
+        placed_like(stamps.astype("datetime64[ns]"), frequency),
+    )
+    try:
+        last = axis.index(length - 1, 1)[0]
+    except (DataError, OverflowError, pd.errors.OutOfBoundsDatetime) as error:
+        raise ServiceError(422, str(error), f"inputs.{number}.start_timestamp") from error
+    if not EARLIEST <= last <= LATEST:
+        raise ServiceError(
+            422,
+            f"the series ends beyond the year {LATEST.year}; give another start_timestamp or frequency",
+            f"inputs.{number}.start_timestamp",
+        )
+    return axis
+
+
+def answer(
+    inputs: list[SeriesInput], forecast: Forecast, quantiles: list[float]
+) -> list[SeriesForecast]:
+    """The forecast of a panel as contents, one for each input."""
+    mean, levels = forecast.mean, forecast.quantile(quantiles)
+    found, first = [], 0
+    for one in inputs:
+        several = one.type == "multivariate_time_series"
+        step = one.series[0]
+        count = len(step) if isinstance(step, list) else 1
+        own = slice(first, first + count)
+        stamp = forecast.index[first][0].isoformat() if one.start_timestamp else ""
+
+        def shaped(values: np.ndarray, several: bool = several) -> Any:
+            return values.T.tolist() if several else values[0].tolist()
+
+        found.append(
+            SeriesForecast.model_construct(
+                type=one.type,
+                name=one.name,
+                mean_forecast=shaped(mean[own]),
+                frequency=one.frequency,
+                start_timestamp=stamp,
+                quantiles={
+                    f"{q:g}": shaped(levels[own, :, place]) for place, q in enumerate(quantiles)
+                },
+            )
+        )
+        first += count
+    return found
+
+
+def _stamp(given: str) -> pd.Timestamp:
+    try:
+        stamp = pd.Timestamp(given)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"{given!r} is not a time stamp; write 2026-11-22 or 2026-11-22T10:00"
+        ) from error
+    if pd.isna(stamp) or not EARLIEST <= stamp.tz_localize(None) <= LATEST:
+        raise ValueError(f"time stamps lie between {EARLIEST.date()} and {LATEST.date()}")
+    return stamp
+
+
+def _listed(step: Any) -> list[Any]:
+    return step if isinstance(step, list) else [step]
+
+
+def _flat(series: list[Any]) -> list[Any]:
+    return [value for step in series for value in _listed(step)]

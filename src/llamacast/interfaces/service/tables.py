@@ -1,0 +1,228 @@
+"""A CSV as people have it: forecast by one or two models, with where these stood before."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from llamacast.data.frame import read_panel
+from llamacast.data.panel import Panel
+from llamacast.data.windows import SHORTEST_HISTORY
+from llamacast.evaluation.backtest import Settled, backtest
+from llamacast.evaluation.baselines import SeasonalNaive
+from llamacast.forecast import DataError, Forecast, history_shown
+from llamacast.forecaster import PretrainedForecaster
+from llamacast.interfaces.service.limits import Limits, ServiceError
+from llamacast.interfaces.service.schema import Strict
+
+QUANTILES = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
+MOST_SERIES_SHOWN = 20
+MOST_SERIES_SCORED = 50
+NUM_WINDOWS = 3
+MOST_SHOWN = 2_000
+NUM_SAMPLES = 100
+
+
+class TableRequest(Strict):
+    """A CSV, and what is asked of it."""
+
+    csv: str = Field(min_length=1, description="Text of a CSV with a header, long or wide.")
+    horizon: int = Field(ge=1)
+    models: list[str] = Field(default_factory=lambda: ["cria"], min_length=1, max_length=2)
+    id_column: str | None = None
+    time_column: str | None = None
+    target_column: str | None = None
+    frequency: str | None = None
+    nonnegative: bool = False
+    scores: bool = Field(True, description="Tell where the models stood on the last windows.")
+
+
+class TableForecast(Strict):
+    """Of one series by one model."""
+
+    mean: list[float]
+    quantiles: dict[str, list[float]]
+
+
+class TableSeries(Strict):
+    """A series with its forecasts."""
+
+    name: str
+    history_times: list[str]
+    history: list[float | None]
+    times: list[str]
+    forecasts: dict[str, TableForecast]
+
+
+class TableScore(Strict):
+    """A model on windows before the end of the series, relative to seasonal naive; lower is better."""
+
+    model: str
+    crps: float | None
+    mase: float | None
+    coverage_80: float | None = Field(description="Per cent of actuals within the 80 % interval.")
+
+
+class TableResponse(Strict):
+    """The answer."""
+
+    columns: dict[str, str | None] = Field(description="Which column is what.")
+    num_series: int
+    series: list[TableSeries] = Field(description=f"The first {MOST_SERIES_SHOWN}.")
+    csv: str = Field(description="All forecasts, a row for each series, step and model.")
+    scores: list[TableScore]
+    notes: list[str]
+
+
+def read_table(asked: TableRequest, limits: Limits) -> Panel:
+    """The panel of a CSV.
+
+    Raises:
+        DataError: says what is wrong with the table and how to mend it.
+        ServiceError: 422, if it is beyond the limits.
+    """
+    try:
+        frame = pd.read_csv(
+            io.StringIO(asked.csv), sep=None, engine="python", skipinitialspace=True
+        )
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(
+            f"the text cannot be read as a CSV ({str(error).splitlines()[0]})"
+        ) from error
+    if frame.empty:
+        raise DataError("the CSV has a header and no rows")
+    panel = read_panel(
+        frame,
+        horizon=asked.horizon,
+        id_column=asked.id_column or None,
+        time_column=asked.time_column or None,
+        target_column=asked.target_column or None,
+        frequency=asked.frequency or None,
+    )
+    points = sum(len(values) for values in panel.values)
+    for field, found, most in (
+        ("csv", len(panel), limits.series),
+        ("csv", points, limits.points),
+        ("horizon", asked.horizon, limits.horizon),
+    ):
+        if found > most:
+            what = "series" if most == limits.series else "steps"
+            raise ServiceError(422, f"{field}: {found} {what}, and there may be {most}", field)
+    return panel
+
+
+def forecast_table(
+    asked: TableRequest, panel: Panel, models: Mapping[str, PretrainedForecaster]
+) -> TableResponse:
+    """All of it; takes seconds where scores are asked for."""
+    found = {
+        name: model.forecast(
+            panel,
+            asked.horizon,
+            num_samples=NUM_SAMPLES,
+            nonnegative=asked.nonnegative,
+            progress=False,
+        )
+        for name, model in models.items()
+    }
+    scores, notes = (
+        standing(panel, asked.horizon, models, asked.nonnegative)
+        if asked.scores
+        else (list[TableScore](), list[str]())
+    )
+    shown = [_series(panel, number, found) for number in range(min(len(panel), MOST_SERIES_SHOWN))]
+    names = panel.columns
+    frames = [one.to_frame(quantiles=QUANTILES).assign(model=name) for name, one in found.items()]
+    return TableResponse(
+        columns={"id": names.id, "time": names.time, "target": names.target},
+        num_series=len(panel),
+        series=shown,
+        csv=pd.concat(frames).to_csv(index=False),
+        scores=scores,
+        notes=notes,
+    )
+
+
+def _series(panel: Panel, number: int, found: Mapping[str, Forecast]) -> TableSeries:
+    values, axis = panel.values[number], panel.axes[number]
+    first = next(iter(found.values()))
+    count = min(len(values), max(history_shown(first.horizon), 3 * first.horizon), MOST_SHOWN)
+    stamps = axis.index(len(values) - count, count)
+    return TableSeries(
+        name=str(panel.ids[number]),
+        history_times=[_written(one) for one in stamps],
+        history=[None if math.isnan(one) else float(one) for one in values[-count:]],
+        times=[_written(one) for one in first.index[number]],
+        forecasts={
+            name: TableForecast(
+                mean=one.mean[number].tolist(),
+                quantiles={
+                    f"{q:g}": values.tolist()
+                    for q, values in zip(QUANTILES, one.quantile(QUANTILES)[number].T, strict=True)
+                },
+            )
+            for name, one in found.items()
+        },
+    )
+
+
+def standing(
+    panel: Panel,
+    horizon: int,
+    models: Mapping[str, PretrainedForecaster],
+    nonnegative: bool = False,
+) -> tuple[list[TableScore], list[str]]:
+    """Where models stood on up to three windows of up to fifty series, as far as histories are long
+    enough; and what a user should know of that, in sentences."""
+    some = panel.choose(list(range(min(len(panel), MOST_SERIES_SCORED))))
+    longest = max(len(values) for values in some.values)
+    windows = min(NUM_WINDOWS, (longest - SHORTEST_HISTORY) // horizon)
+    if windows < 1:
+        return [], [
+            "The history is too short to tell how good such a forecast would have been before."
+        ]
+    options = {"num_samples": NUM_SAMPLES, "nonnegative": nonnegative, "progress": False}
+    entrants: dict[str, Any] = {name: Settled(model, options) for name, model in models.items()}
+    entrants["seasonal-naive"] = SeasonalNaive()
+    try:
+        table = backtest(some, horizon, entrants, num_windows=windows).table()
+    except DataError as error:
+        return [], [f"How good such a forecast would have been before cannot be told: {error}"]
+    base = table.loc["seasonal-naive"]
+    scores = [
+        TableScore(
+            model=str(name),
+            crps=_ratio(row["CRPS"], base["CRPS"]),
+            mase=_ratio(row["MASE"], base["MASE"]),
+            coverage_80=_number(100 * row["coverage 80"]),
+        )
+        for name, row in table.loc[list(entrants)].iterrows()
+    ]
+    notes = [
+        f"{one.model} was no better than repeating the last season on the last {windows} windows: "
+        "do not rely on it here."
+        for one in scores
+        if one.model in models and one.crps is not None and one.crps >= 1
+    ]
+    if windows < NUM_WINDOWS:
+        notes.append(f"Only {windows} window(s) could be judged: the history is short.")
+    return scores, notes
+
+
+def _ratio(above: Any, below: Any) -> float | None:
+    ratio = float(above) / float(below) if float(below) else math.nan
+    return _number(ratio)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(float(value)) else None
+
+
+def _written(stamp: Any) -> str:
+    return stamp.isoformat() if hasattr(stamp, "isoformat") else str(stamp)
