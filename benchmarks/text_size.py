@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import publish
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llamacast.text.codec import CodecConfig
-from llamacast.text.flops import QWEN2_5_05B, forward, generation, measure, training_step
+from llamacast.text.flops import QWEN2_5_05B, config_of, forward, generation, measure, training_step
 from llamacast.text.generation import Draws, draw
 from llamacast.text.language import LORA_TARGETS, Language, Settings
 from llamacast.text.objective import NextSymbol
@@ -43,17 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     shape = QWEN2_5_05B
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(
-        Qwen2Config(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.width,
-            intermediate_size=shape.mlp_width,
-            num_hidden_layers=shape.num_layers,
-            num_attention_heads=shape.num_heads,
-            num_key_value_heads=shape.num_key_value_heads,
-            tie_word_embeddings=True,
-        )
-    ).eval()
+    model = AutoModelForCausalLM.from_config(config_of(shape)).eval()
     tokenizer = AutoTokenizer.from_pretrained(str(arguments.tokenizer))
     language = Language(model, Settings((PUBLISHED,), 4096), tokenizer, "qwen")
     weights = sum(one.numel() for one in model.parameters())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM
 
 from llamacast.forecast import DataError
 from llamacast.text.finetune import (
@@ -17,7 +17,7 @@ from llamacast.text.finetune import (
     judge,
     lesson_of,
 )
-from llamacast.text.flops import QWEN2_5_05B
+from llamacast.text.flops import QWEN2_5_05B, config_of
 from llamacast.text.language import LORA_TARGETS, Language, load_language
 from llamacast.text.likelihood import log_probabilities
 from llamacast.text.objective import NextSymbol
@@ -99,18 +99,8 @@ def test_frozen_weights_stay_and_merging_changes_nothing(decoder):
 
 
 def test_lora_of_the_true_shape_has_540672_weights():
-    shape = QWEN2_5_05B
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_key_value_heads,
-        tie_word_embeddings=True,
-    )
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config_of(QWEN2_5_05B))
         assert sum(one.numel() for one in model.parameters()) == 494_032_768
         inject(model, 8, LORA_TARGETS)
     assert sum(one.numel() for one in model.parameters() if one.requires_grad) == 540_672

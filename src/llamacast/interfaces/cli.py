@@ -25,6 +25,7 @@ from llamacast.interfaces.terminal import (
     errors_in_one_line,
     numbers,
     refuse,
+    show_forecast,
     tell,
     tell_written,
     write,
@@ -112,18 +113,7 @@ def forecast(
             future_frame=future,
             holidays=holidays,
         )
-        for note in result.notes:
-            tell(note)
-        frame = result.to_frame(quantiles=asked, levels=intervals)
-        typer.echo(frame.head(NUM_ROWS_SHOWN).to_string(index=False, float_format="%.6g"))
-        if len(frame) > NUM_ROWS_SHOWN:
-            typer.echo(
-                f"... {len(frame)} rows" + ("" if output else "; --output FILE writes them all")
-            )
-        write(frame, output)
-        if plot is not None:
-            result.plot(plot)
-        tell_written(output, plot)
+        show_forecast(result, asked, intervals, output, plot)
 
 
 @app.command()

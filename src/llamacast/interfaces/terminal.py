@@ -14,6 +14,8 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from llamacast.forecast import Forecast
+
 EXIT_BAD_INPUT = 2
 NUM_ROWS_SHOWN = 10
 # Libraries that come with an extra only.
@@ -76,6 +78,26 @@ def tell(message: str) -> None:
     """One line beside the results; of the processes that torchrun starts, the first speaks."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(message, err=True)
+
+
+def show_forecast(
+    result: Forecast,
+    quantiles: list[float],
+    levels: list[float] | None,
+    output: Path | None,
+    plot: Path | None,
+) -> None:
+    """The head of a forecast, all of it in a file, and a picture, as far as they are asked for."""
+    for note in result.notes:
+        tell(note)
+    frame = result.to_frame(quantiles=quantiles, levels=levels)
+    typer.echo(frame.head(NUM_ROWS_SHOWN).to_string(index=False, float_format="%.6g"))
+    if len(frame) > NUM_ROWS_SHOWN:
+        typer.echo(f"... {len(frame)} rows" + ("" if output else "; --output FILE writes them all"))
+    write(frame, output)
+    if plot is not None:
+        result.plot(plot)
+    tell_written(output, plot)
 
 
 def write(frame: pd.DataFrame, output: Path | None) -> None:

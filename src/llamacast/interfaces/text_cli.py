@@ -8,7 +8,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from llamacast.interfaces.terminal import (
-    NUM_ROWS_SHOWN,
     Device,
     FrequencyName,
     IdColumn,
@@ -18,9 +17,8 @@ from llamacast.interfaces.terminal import (
     errors_in_one_line,
     numbers,
     refuse,
+    show_forecast,
     tell,
-    tell_written,
-    write,
 )
 
 app = typer.Typer(
@@ -103,16 +101,7 @@ def forecast(
             group_column=group_column,
             frequency=frequency,
         )
-        frame = result.to_frame(quantiles=asked)
-        typer.echo(frame.head(NUM_ROWS_SHOWN).to_string(index=False, float_format="%.6g"))
-        if len(frame) > NUM_ROWS_SHOWN:
-            typer.echo(
-                f"... {len(frame)} rows" + ("" if output else "; --output FILE writes them all")
-            )
-        write(frame, output)
-        if plot is not None:
-            result.plot(plot)
-        tell_written(output, plot)
+        show_forecast(result, asked, None, output, plot)
 
 
 @app.command()

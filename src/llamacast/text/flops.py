@@ -32,6 +32,21 @@ class Shape:
 QWEN2_5_05B = Shape(896, 14, 2, 64, 4864, 151936, 24)
 
 
+def config_of(shape: Shape) -> Any:
+    """A Hugging Face configuration of so many weights, input and output embeddings shared."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp_width,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_key_value_heads,
+        tie_word_embeddings=True,
+    )
+
+
 def shape_of(config: Any) -> Shape:
     """Of a Hugging Face configuration of Qwen2's class."""
     heads = config.num_attention_heads
@@ -168,23 +183,14 @@ def measure(shape: Shape, tokens: int, rank: int = 8) -> Measured:
     """Count a step of one sequence by running it without data, on torch's meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import AutoModelForCausalLM, Qwen2Config
+    from transformers import AutoModelForCausalLM
 
     from llamacast.text.language import LORA_TARGETS
     from llamacast.training.lora import inject
 
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_key_value_heads,
-        tie_word_embeddings=True,
-    )
-
     def count(adapted: bool, learns: bool) -> int:
         with torch.device("meta"):
+            config = config_of(shape)
             model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
             if adapted:
                 inject(model, rank, LORA_TARGETS)
