@@ -11,11 +11,11 @@ import llamacast
 from llamacast import DataError
 from llamacast.adapting import finetuning
 from llamacast.adapting.features import fit_head
-from llamacast.adapting.report import Report
 from llamacast.applied.cria import AppliedCria
 from llamacast.data.frame import read_panel
 from llamacast.model import checkpoint
 from llamacast.training.finetune import FinetuneConfig, split
+from llamacast.training.report import Report
 from tests.training.small_run import SMALL_CRIA
 
 
