@@ -15,7 +15,6 @@ from llamacast.applied.cria import AppliedCria
 from llamacast.data.frame import read_panel
 from llamacast.model import checkpoint
 from llamacast.training.finetune import FinetuneConfig, split
-from llamacast.training.report import Report
 from tests.training.small_run import SMALL_CRIA
 
 
@@ -69,29 +68,6 @@ def test_what_is_missing_is_told_of(forecaster, monkeypatch):
         monkeypatch.delitem(__import__("sys").modules, module, raising=False)
     with pytest.raises(DataError, match=r"sklearn.*pip install 'llamacast\[finetune\]'"):
         forecaster.finetune(table(), 8, strategy="features")
-
-
-def test_blocks_run_in_bfloat16_where_the_processor_multiplies_it(monkeypatch, tmp_path):
-    flags = tmp_path / "cpuinfo"
-    monkeypatch.setattr(finetuning, "CPU_FLAGS", flags)
-    cpu = torch.device("cpu")
-    assert not finetuning._multiplies_bfloat16(cpu)
-    flags.write_text("flags : sse avx2 avx512f")
-    assert not finetuning._multiplies_bfloat16(cpu)
-    flags.write_text("flags : sse avx512_bf16 avx2")
-    assert finetuning._multiplies_bfloat16(cpu)
-
-
-def test_a_report_is_silent_unless_asked(capsys):
-    for progress in (None, False):
-        Report(progress).line("[bold]something")
-    assert capsys.readouterr().err == ""
-    report = Report(True)
-    report.line("[bold]something")
-    report.row({"step": 3, "minutes": 0.5, "loss": 0.25, "learning_rate": 1e-3})
-    told = capsys.readouterr().err
-    assert "[bold]something" in told
-    assert "step 3  minutes 0.50  loss 0.2500" in told
 
 
 def test_a_regression_on_hidden_vectors_mends_what_can_be_told(monkeypatch):

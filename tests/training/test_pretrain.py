@@ -246,3 +246,14 @@ def test_the_network_may_be_compiled(corpus, tmp_path, monkeypatch):
     plan = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, compile=True))
     pretrain(corpus, tmp_path, plan, fabric=Fabric(accelerator="cpu", devices=1))
     assert len(compiled) == 1
+
+
+def test_blocks_run_in_bfloat16_where_the_processor_multiplies_it(monkeypatch, tmp_path):
+    flags = tmp_path / "cpuinfo"
+    monkeypatch.setattr(module, "CPU_FLAGS", flags)
+    cpu = torch.device("cpu")
+    assert not module.multiplies_bfloat16(cpu)
+    flags.write_text("flags : sse avx2 avx512f")
+    assert not module.multiplies_bfloat16(cpu)
+    flags.write_text("flags : sse avx512_bf16 avx2")
+    assert module.multiplies_bfloat16(cpu)

@@ -451,6 +451,19 @@ def mcp(
         make_server(_models(model, device), folder).run()
 
 
+@app.command()
+def doctor() -> None:
+    """Tell versions, devices, weights, and whether they forecast; exit code 1 if they do not."""
+    from llamacast.interfaces.doctor import examine
+
+    well = True
+    for name, told, good in examine():
+        typer.echo(f"{'ok ' if good else 'BAD'} {name:<14} {told}")
+        well = well and good
+    if not well:
+        sys.exit(1)
+
+
 @app.command("gift-eval")
 def gift_eval(
     folder: Annotated[

@@ -76,7 +76,7 @@ class TextForecaster:
             data: a table, as for `llamacast.load().forecast`. With `group_column`, the series of a group
                 are told together, step by step, and paths are joint over them.
             horizon: steps to forecast. What the model can read at once holds history and horizon.
-            num_samples: paths for each series. The median of some twenty is far better than one greedy
+            num_samples: paths for each series. The median of some twenty is steadier than one greedy
                 path.
             seed: same seed and same series (or group) name, same paths, whatever else is in the data.
             temperature: below 1 narrows, 0 takes the likeliest symbol each time.
