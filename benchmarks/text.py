@@ -493,21 +493,13 @@ def write(
 ) -> None:
     target = arguments.output
     target.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {
-            "model": name,
-            "system": system,
-            "class": kind,
-            "channel": channel,
-            "score": score,
-            "value": v,
-        }
+    index = {"system": np.repeat(test, 2), "class": np.repeat(kinds, 2)}
+    index["channel"] = np.tile(CHANNELS, len(test))
+    tables = [
+        pd.DataFrame({"model": name, **index, **{one: v.ravel() for one, v in own.items()}})
         for name, own in scores.items()
-        for score, values in own.items()
-        for system, kind, row in zip(test, kinds, values, strict=True)
-        for channel, v in zip(CHANNELS, row, strict=True)
     ]
-    pd.DataFrame(rows).to_csv(target / "text.csv", index=False, float_format="%.6g")
+    pd.concat(tables).to_csv(target / "text.csv", index=False, float_format="%.4g")
     pictures = target / "text"
     pictures.mkdir(exist_ok=True)
     draw_predictions(answers, judged, test, pictures / "predictions.png")
