@@ -28,8 +28,9 @@ from machine import publish
 
 RESULTS = Path(__file__).parent / "results"
 FORECAST = "/v1/timeseries/forecast"
+JSON = {"Content-Type": "application/json"}
 CONNECTIONS = (1, 8, 32)
-SECONDS = 15
+SECONDS = 10
 LENGTH, HORIZON = 512, 48
 
 
@@ -72,7 +73,9 @@ class Server:
                     break
             except httpx.HTTPError:
                 time.sleep(0.1)
-        httpx.post(self.address + FORECAST, content=body(0), timeout=120)  # code is compiled once
+        httpx.post(
+            self.address + FORECAST, content=body(0), timeout=120, headers=JSON
+        )  # code is compiled once
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -104,7 +107,9 @@ async def load(
             statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
             number += 1
 
-    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=120) as client:
+    async with httpx.AsyncClient(
+        base_url=address, limits=limits, timeout=120, headers=JSON
+    ) as client:
         await asyncio.gather(*(ask(client, 7 * one) for one in range(connections)))
     return latencies, statuses
 
@@ -121,7 +126,7 @@ def damaged(count: int, address: str) -> dict[int, int]:
         b"NaN",
         b"1e999",
     ]
-    with httpx.Client(base_url=address, timeout=60) as client:
+    with httpx.Client(base_url=address, timeout=60, headers=JSON) as client:
         for number in range(count):
             if number % 100 < len(shapes):
                 content = shapes[number % 100]
@@ -152,7 +157,8 @@ def main() -> None:
     with Server() as together, Server("--no-batching") as apart:
         for connections in CONNECTIONS:
             for name, server in (("with", together), ("without", apart)):
-                latencies, _ = asyncio.run(load(server.address, connections, SECONDS))
+                latencies, statuses = asyncio.run(load(server.address, connections, SECONDS))
+                assert set(statuses) == {200}, statuses
                 middle, high, highest = 1000 * np.quantile(latencies, [0.5, 0.95, 0.99])
                 lines.append(
                     f"| {name} | {connections} | {len(latencies) / SECONDS:.1f} | {middle:.0f} | "

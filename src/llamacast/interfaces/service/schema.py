@@ -98,10 +98,6 @@ class ForecastOptions(Strict):
     integer: bool = False
 
 
-class Example(Strict):
-    """A request that the documentation shows."""
-
-
 EXAMPLE: dict[str, Any] = {
     "model": "cria",
     "inputs": [
