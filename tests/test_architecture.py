@@ -92,6 +92,7 @@ ONE_PLACE_ONLY = {
     "transformers": {
         "text.language",
         "text.generation",
+        "text.likelihood",
         "text.objective",
         "text.pretraining",
         "text.flops",

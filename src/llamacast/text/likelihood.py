@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.cache_utils import Cache
 
 from llamacast.forecast import DataError
 from llamacast.text.codec import Units
@@ -108,7 +111,14 @@ def next_number(language: Language, ids: Integers, num_channels: int = 1) -> Nex
     return NextNumber(units, np.array([numbers[one] for one in units.tolist()]))
 
 
-def _follow(language, machine, hidden, cache, numbers) -> None:  # type: ignore[no-untyped-def]
+def _follow(
+    language: Language,
+    machine: Machine,
+    hidden: Float[Tensor, "branch width"],
+    cache: Cache,
+    numbers: dict[int, float],
+) -> None:
+    """Add each number that may be written, with its probability, to `numbers`."""
     device = language.device
     prompt_length = cache.get_seq_length()
     # A level of the tree: of each branch its state, its digits so far, its sign, its probability, and
