@@ -32,6 +32,17 @@ class CheckpointError(ValueError):
     """A file is not a network that can be loaded; the message names it."""
 
 
+def check_whole(name: str, value: Any, largest: int) -> None:
+    """Refuse what is no whole number from 1 to `largest`.
+
+    Raises:
+        DataError: names the argument.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= largest:
+        raise DataError(f"{name} must be a whole number from 1 to {largest}; got {value!r}")
+
+
 @dataclass(frozen=True)
 class TrainingRecord:
     """What weights have learnt from, so that nobody takes a score on it for a forecast's."""

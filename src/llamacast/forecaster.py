@@ -29,7 +29,14 @@ from llamacast.data.covariates import INPUTS_FILE, CovariateInputs
 from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
-from llamacast.forecast import CheckpointError, DataError, Forecast, TrainingRecord, Verdict
+from llamacast.forecast import (
+    CheckpointError,
+    DataError,
+    Forecast,
+    TrainingRecord,
+    Verdict,
+    check_whole,
+)
 from llamacast.model import checkpoint, official
 from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
@@ -129,11 +136,11 @@ class PretrainedForecaster(ABC):
         Raises:
             DataError: says what is wrong with the data or the request, where, and how to mend it.
         """
-        _check_whole("horizon", horizon, LONGEST_HORIZON)
-        _check_whole("num_samples", num_samples, 1_000_000)
+        check_whole("horizon", horizon, LONGEST_HORIZON)
+        check_whole("num_samples", num_samples, 1_000_000)
         if context_length is None:
             context_length = self.model.config.context_length
-        _check_whole("context_length", context_length, 65536)
+        check_whole("context_length", context_length, 65536)
         panel = read_panel(data, horizon=horizon, **columns)
         clamp, used = _clamp(nonnegative, integer), list[str]()
         if joint not in (True, False, "series"):
@@ -463,12 +470,6 @@ def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
 def _whole(value: Any) -> Any:
     """Numbers of numpy, too, as Python's own."""
     return int(value) if isinstance(value, np.integer) else value
-
-
-def _check_whole(name: str, value: int, largest: int) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= largest:
-        raise DataError(f"{name} must be a whole number from 1 to {largest}; got {value!r}")
 
 
 def _device(name: str) -> torch.device:

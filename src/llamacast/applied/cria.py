@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llamacast.applied.hindsight import Hindsight, Piece
-from llamacast.applied.request import Request, shown
+from llamacast.applied.request import Request
 from llamacast.attention import Attention
 from llamacast.data.covariates import CovariateInputs, last_covariates
 from llamacast.data.panel import Panel
@@ -25,6 +25,7 @@ from llamacast.sampling.one_pass import (
     paths_through,
     plan_rows,
 )
+from llamacast.sampling.progress import shown
 from llamacast.sampling.reading import Reading, attend_patches, read_patches
 from llamacast.sampling.threads import considerate_threads, share_out
 

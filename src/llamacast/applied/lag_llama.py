@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llamacast.applied.hindsight import Hindsight, Piece
-from llamacast.applied.request import Request, shown
+from llamacast.applied.request import Request
 from llamacast.attention import Attention
 from llamacast.data.covariates import CovariateInputs, last_covariates
 from llamacast.data.panel import Panel
@@ -20,6 +20,7 @@ from llamacast.data.windows import Origins, last_windows
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.engine import Part, plan, sample_paths
 from llamacast.sampling.hindcast import hindcast_values
+from llamacast.sampling.progress import shown
 from llamacast.sampling.reading import Reading, attend_values, read_values
 from llamacast.sampling.threads import considerate_threads, share_out
 

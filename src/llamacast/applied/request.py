@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from llamacast.applied.hindsight import Hindsight
@@ -21,7 +18,6 @@ from llamacast.sampling.reading import Reading
 from llamacast.sampling.streams import uniforms
 
 Floats = npt.NDArray[np.float64]
-Of = TypeVar("Of")
 
 
 @dataclass(frozen=True)
@@ -80,15 +76,3 @@ class Wrapped:
 
     def hindcast(self, panel: Panel, progress: bool | None = None) -> Hindsight:
         return self.network.hindcast(panel, progress)
-
-
-def shown(
-    drawn: Iterable[Of], total: int, progress: bool | None, what: str = "Forecasting"
-) -> Iterable[Of]:
-    """The same, with a bar; None shows it in a terminal, where there are several parts."""
-    if progress is None:
-        progress = total > 1 and sys.stderr.isatty()
-    if not progress:
-        return drawn  # even a bar that is not shown starts a thread
-    console = Console(stderr=True)
-    return track(drawn, what, total, console=console, transient=True)

@@ -18,14 +18,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from llamacast.forecast import DataError
-from llamacast.text.codec import CodecConfig, encode, fit
+from llamacast.text.codec import CodecConfig, fit
 from llamacast.text.flops import forward, shape_of, steps_within, training_step
 from llamacast.text.language import LORA_TARGETS, Language, Settings, load_language
 from llamacast.text.likelihood import log_probabilities
 from llamacast.text.objective import NextSymbol
 from llamacast.text.prompts import FEWEST_STEPS
 from llamacast.text.vocabulary import Tokens, Writing
-from llamacast.text.windows import System, batch_of, usable
+from llamacast.text.windows import System, batch_of, tokens_of, usable
 from llamacast.training.log import Row
 from llamacast.training.loop import Batch, LoopConfig, train
 from llamacast.training.lora import inject, merge, read_into, write_adapter
@@ -65,6 +65,11 @@ class FinetuneConfig:
     seed: int = 0
     budget: float = math.inf
     """FLOPs that training and validation together may take."""
+
+    @property
+    def lora_rank(self) -> int:
+        """Of the matrices that learn; 0 where all weights do."""
+        return self.rank if self.strategy == "lora" else 0
 
     def __post_init__(self) -> None:
         for name in ("horizon", "rank", "batch", "steps"):
@@ -128,15 +133,9 @@ class Lesson:
 
     def window(self, system: System, end: int, most: int) -> Tokens:
         """A system up to a step, its last steps that fit; scaled by all before the horizon."""
-        known = system[: end - self.horizon]
-        channels = range(system.shape[1])
-        units, _ = encode(system[:end], [fit(known[:, one], self.codec) for one in channels])
         writing = self.writing(system.shape[1])
-        tokens = writing.encode(units)
-        steps = tokens.values // system.shape[1]
-        begins = np.searchsorted(steps, np.arange(len(units)))
-        first = begins[int(np.argmax(len(tokens.ids) - begins <= most))]
-        return Tokens(*(getattr(tokens, one.name)[first:] for one in dataclasses.fields(Tokens)))
+        tokens = tokens_of(system[:end], end - self.horizon, self.codec, writing)
+        return tokens.last_steps(system.shape[1], most)[1]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         found: list[Tokens] = []
@@ -150,10 +149,34 @@ class Lesson:
                 found.append(self.window(system, end, self.context))
         return batch_of(found)
 
+    def within(self, context: int) -> Lesson:
+        """The same in windows of so many tokens.
+
+        Raises:
+            DataError: if these do not hold two steps.
+        """
+        step = max(one.shape[1] for one in self.train) * self.writing(1).grammar.longest_number
+        if context < 2 * step:
+            raise DataError(f"a context of {context} tokens does not hold two steps, {2 * step}")
+        return dataclasses.replace(self, context=context)
+
     @cached_property
     def windows(self) -> Sequence[Tokens]:
         """What is judged by."""
         return [self.window(system, len(system), self.longest) for system in self.judged]
+
+
+def check_context(language: Language, context: int) -> None:
+    """Refuse a context that the model does not read.
+
+    Raises:
+        DataError: if it is too long.
+    """
+    longest = language.settings.longest
+    if context > longest:
+        raise DataError(
+            f"the model reads {longest} tokens at once; a context of {context} is too long"
+        )
 
 
 def lesson_of(
@@ -170,10 +193,7 @@ def lesson_of(
     """
     longest = language.settings.longest
     context = config.context or longest
-    if context > longest:
-        raise DataError(
-            f"the model reads {longest} tokens at once; a context of {context} is too long"
-        )
+    check_context(language, context)
     shortest = config.horizon + FEWEST_KNOWN
     judged = list(systems if validation is None else validation)
     train = [one[: len(one) - config.horizon] if validation is None else one for one in systems]
@@ -197,10 +217,8 @@ def lesson_of(
             "shorter horizon"
         )
     codec, tried = choose_codec(language, train, judged, config.horizon)
-    step = max(one.shape[1] for one in train) * language.writing(1).grammar.longest_number
-    if context < 2 * step:
-        raise DataError(f"a context of {context} tokens does not hold two steps, {2 * step}")
-    lesson = Lesson(train, judged, codec, context, longest, config.horizon, language.writing, tried)
+    lesson = Lesson(train, judged, codec, longest, longest, config.horizon, language.writing, tried)
+    lesson = lesson.within(context)
     for system, window in zip(judged, lesson.windows, strict=True):
         held = (window.values[-1] - window.values[0] + 1) // system.shape[1]
         if held < config.horizon + FEWEST_STEPS:
@@ -262,15 +280,13 @@ def judge(language: Language, lesson: Lesson) -> list[float]:
 def cost(language: Language, lesson: Lesson, config: FinetuneConfig) -> float:
     """FLOPs of a run in the stated convention, validations and all."""
     shape = shape_of(language.model.config)
-    rank = config.rank if config.strategy == "lora" else 0
-    step = training_step(shape, lesson.context, config.batch, rank)
+    step = training_step(shape, lesson.context, config.batch, config.lora_rank)
     return config.steps * step + _validation_cost(language, lesson, config)
 
 
 def _validation_cost(language: Language, lesson: Lesson, config: FinetuneConfig) -> float:
-    rank = config.rank if config.strategy == "lora" else 0
     shape = shape_of(language.model.config)
-    once = sum(forward(shape, len(window.ids), rank) for window in lesson.windows)
+    once = sum(forward(shape, len(window.ids), config.lora_rank) for window in lesson.windows)
     every = _validate_every(config)
     passes = 1 + math.ceil(config.steps / every)  # one before, one each so often, one at the end
     return passes * once + sum(forward(shape, tokens) for tokens in lesson.tried)
@@ -298,7 +314,7 @@ def check_budget(language: Language, lesson: Lesson, config: FinetuneConfig) -> 
 
 def _steps_that_fit(language: Language, lesson: Lesson, config: FinetuneConfig) -> int:
     """How many the budget allows, with their own validations."""
-    shape, rank = shape_of(language.model.config), config.rank * (config.strategy == "lora")
+    shape, rank = shape_of(language.model.config), config.lora_rank
     steps = steps_within(config.budget, shape, lesson.context, config.batch, rank)
     step = training_step(shape, lesson.context, config.batch, rank)
     while steps > 0:
@@ -393,7 +409,6 @@ def finetune(
     else:
         kept = str(language.model.dtype).removeprefix("torch.")
         learner = load_language(str(best), str(language.device), kept)  # type: ignore[arg-type]
-        learner.name = language.name
     learner.name = f"{language.name}-{config.strategy}"
     learner.model.eval()
     return learner, outcome

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
-from llamacast.forecast import DataError, Forecast, TrainingRecord
+from llamacast.forecast import DataError, Forecast, TrainingRecord, check_whole
+from llamacast.sampling.progress import shown
 from llamacast.text.codec import CodecConfig, encode, fit
 from llamacast.text.generation import Draws, draw
 from llamacast.text.language import DTYPES, Language, load_language
@@ -90,8 +89,8 @@ class TextForecaster:
         Raises:
             DataError: says what is wrong with the data or the request, where, and how to mend it.
         """
-        _check_whole("horizon", horizon, LONGEST_HORIZON)
-        _check_whole("num_samples", num_samples, 100_000)
+        check_whole("horizon", horizon, LONGEST_HORIZON)
+        check_whole("num_samples", num_samples, 100_000)
         if not 0 <= temperature <= 10 or not 0 < top_p <= 1:
             raise DataError(
                 f"temperature lies in 0 to 10, top_p in (0, 1]; got {temperature}, {top_p}"
@@ -105,7 +104,7 @@ class TextForecaster:
         draws = Draws(num_samples, temperature, top_p, seed)
         samples = np.empty((len(panel), num_samples, horizon))
         parts = list(self._parts(systems, prompts, horizon, num_samples, memory_bytes))
-        for part, own_samples in _shown(parts, progress):
+        for part, own_samples in shown(parts, len(parts), progress):
             chosen = [prompts[one] for one in part]
             units = draw(
                 self.language,
@@ -135,7 +134,7 @@ class TextForecaster:
             A row for each series and step: id, time, `log_density` (NaN where a value is missing).
         """
         panel = _read(data, columns)
-        _check_whole("horizon", horizon, LONGEST_HORIZON)
+        check_whole("horizon", horizon, LONGEST_HORIZON)
         rows = np.full((len(panel), horizon), np.nan)
         for system in systems_of(panel):
             if len(system.values) < horizon + FEWEST_STEPS:
@@ -394,18 +393,3 @@ def _texts(
         kind = "series" if panel.groups is None else "group"
         raise DataError(f"text is given for {sorted(unknown)[0]!r}, and there is no such {kind}")
     return [told.get(system.name, "") for system in systems]
-
-
-def _check_whole(name: str, value: Any, most: int) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= most:
-        raise DataError(f"{name} must be a whole number from 1 to {most}; got {value!r}")
-
-
-def _shown(
-    parts: Sequence[tuple[list[int], slice]], progress: bool | None
-) -> Iterable[tuple[list[int], slice]]:
-    console = Console(stderr=True)
-    if progress is None:
-        progress = len(parts) > 1 and console.is_terminal
-    return track(parts, "Forecasting", console=console, transient=True) if progress else parts

@@ -29,8 +29,6 @@ class Prompt:
     from it."""
     ids: Integers
     """Tokens: the text before, if any, and the numbers."""
-    num_before: int
-    """Of these, how many are of the text before."""
 
     def values(self, units: Units) -> npt.NDArray[np.float64]:
         """In data units, of the steps after it: `(..., step, channel)` of units of that shape."""
@@ -58,30 +56,19 @@ def write_prompt(
     scales = [fit(history[:, one], codec, f"{name}, channel {one + 1}") for one in channels]
     units, _ = encode(history, scales)
     tokens = writing.encode(units)
-    steps = tokens.values // history.shape[1]
-    first = 0
-    if len(tokens.ids) > room - len(before):
-        # Where a step begins, the first from which on all fits.
-        begins = np.searchsorted(steps, np.arange(len(units)))
-        first = int(np.argmax(len(tokens.ids) - begins <= room - len(before)))
-        if (
-            len(tokens.ids) - begins[first] > room - len(before)
-            or first > len(units) - FEWEST_STEPS
-        ):
-            raise DataError(
-                f"{name}: the horizon, the text before and {FEWEST_STEPS} steps of history do not fit "
-                "into what the model can read at once; ask for a shorter horizon"
-            )
-        ids = tokens.ids[begins[first] :]
-    else:
-        ids = tokens.ids
+    first, shown = tokens.last_steps(history.shape[1], room - len(before))
+    fits = len(shown.ids) <= room - len(before)
+    if not fits or 0 < first > len(units) - FEWEST_STEPS:
+        raise DataError(
+            f"{name}: the horizon, the text before and {FEWEST_STEPS} steps of history do not fit "
+            "into what the model can read at once; ask for a shorter horizon"
+        )
     levels = [_last(scale.values(units[:, one])) for one, scale in enumerate(scales)]
     return Prompt(
         scales,
         units[first:],
         np.array(levels),
-        np.concatenate([np.asarray(before, dtype=np.int64), ids]),
-        len(before),
+        np.concatenate([np.asarray(before, dtype=np.int64), shown.ids]),
     )
 
 

@@ -18,6 +18,7 @@ from llamacast.text.finetune import (
     FinetuneConfig,
     Lesson,
     check_budget,
+    check_context,
     cost,
     finetune,
     lesson_of,
@@ -68,12 +69,11 @@ def lessons_of(
     """
     if not all((grid.learning_rates, grid.ranks, grid.contexts)):
         raise DataError("the grid is empty; give learning rates, ranks and contexts")
-    lessons = {
-        context: lesson_of(
-            language, systems, validation, dataclasses.replace(config, context=context)
-        )
-        for context in grid.contexts
-    }
+    for context in grid.contexts:
+        check_context(language, context)
+    # How numbers are written is found once: it does not depend on the context.
+    lesson = lesson_of(language, systems, validation, dataclasses.replace(config, context=None))
+    lessons = {context: lesson.within(context) for context in grid.contexts}
     asked = _asked(config, grid)
     total = _total(language, lessons, asked)
     if total > config.budget:

@@ -131,6 +131,19 @@ class Tokens:
     values: Integers
     """Which number each belongs to, counted through steps and channels."""
 
+    def last_steps(self, num_channels: int, most: int) -> tuple[int, Tokens]:
+        """The first step from which on all fits into so many tokens, and what follows from it.
+
+        Everything, where not even the last step fits.
+        """
+        steps = self.values // num_channels
+        begins = np.searchsorted(steps, np.arange(steps[-1] + 1))
+        first = int(np.argmax(len(self.ids) - begins <= most))
+        kept = slice(begins[first], None)
+        return first, Tokens(
+            self.ids[kept], self.columns[kept], self.states[kept], self.values[kept]
+        )
+
 
 @dataclass(frozen=True)
 class Writing:

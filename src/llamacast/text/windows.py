@@ -8,21 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from llamacast.text.codec import CodecConfig, Units, encode, fit
+from llamacast.text.codec import CodecConfig, encode, fit
 from llamacast.text.vocabulary import Tokens, Writing
 from llamacast.training.loop import Batch
 
-Floats = npt.NDArray[np.float64]
 System = npt.NDArray[np.float64]
 """Series that are told together, `(step, channel)`; NaN where missing."""
 
 NOT_LEARNT = -1
-
-
-def as_units(system: System, num_known: int, codec: CodecConfig) -> Units:
-    """Whole numbers of a system, by the scale of its first `num_known` steps alone."""
-    channels = range(system.shape[1])
-    return encode(system, [fit(system[:num_known, one], codec) for one in channels])[0]
 
 
 def batch_of(windows: Sequence[Tokens]) -> Batch:
@@ -57,4 +50,6 @@ def usable(system: System, num_known: int, codec: CodecConfig) -> bool:
 
 
 def tokens_of(system: System, num_known: int, codec: CodecConfig, writing: Writing) -> Tokens:
-    return writing.encode(as_units(system, num_known, codec))
+    """A system by the scale of its first `num_known` steps alone."""
+    scales = [fit(system[:num_known, one], codec) for one in range(system.shape[1])]
+    return writing.encode(encode(system, scales)[0])

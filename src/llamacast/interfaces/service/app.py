@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import prometheus_client
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -42,7 +43,6 @@ from llamacast.interfaces.service.schema import (
     Problem,
     SeriesAnomalies,
     SeriesEmbedding,
-    SeriesInput,
     Usage,
     answer,
     check_size,
@@ -210,17 +210,6 @@ Caller = Annotated[str, Depends(_caller)]
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
-    async def ask(
-        who: str,
-        what: str,
-        model: str,
-        options: tuple[Any, ...],
-        inputs: list[SeriesInput],
-        call: Any,
-    ) -> Any:
-        panel = await asyncio.to_thread(panel_of, inputs)
-        return await service.batcher.ask(who, (what, model, *options), panel, call)
-
     @app.get("/v1/models", tags=["models"], responses={401: REFUSALS[401]})
     def models(who: Caller) -> ModelsResponse:
         """What requests can name."""
@@ -256,7 +245,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             )
 
         kind = (options.horizon, options.seed, options.nonnegative, options.integer)
-        found = await ask(who, "forecast", asked.model, kind, asked.inputs, call)
+        panel = await asyncio.to_thread(panel_of, asked.inputs)
+        found = await service.batcher.ask(who, ("forecast", asked.model, *kind), panel, call)
         service.series.inc(len(found.ids))
         read = sum(len(one.series) for one in asked.inputs)
         written = len(found.ids) * options.horizon
@@ -280,7 +270,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         panel = await asyncio.to_thread(read_table, asked, service.limits)
         return await service.batcher.ask(
             who,
-            ("table", uuid.uuid4()),
+            uuid.uuid4(),
             panel,
             lambda whole: forecast_table(asked, whole, models),
         )
@@ -290,12 +280,16 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Which values are odd, each judged by those before it."""
         model = service.model(asked.model)
         check_size(asked.inputs, 1, 0, service.limits)
-        frame = await _alone(service, who, "anomalies", asked.inputs, lambda panel: model.detect(
-            panel, false_alarm_rate=asked.false_alarm_rate, progress=False
-        ).to_frame())  # fmt: skip
+
+        def call(panel: Panel) -> pd.DataFrame:
+            found = model.detect(panel, false_alarm_rate=asked.false_alarm_rate, progress=False)
+            return found.to_frame()
+
+        panel = await asyncio.to_thread(panel_of, asked.inputs)
+        frame = await service.batcher.ask(who, uuid.uuid4(), panel, call)
         outputs, first = [], 0
-        for name, length in zip(*_lengths(asked.inputs), strict=True):
-            own = frame.iloc[first : first + length]
+        for name, values in zip(panel.ids, panel.values, strict=True):
+            own = frame.iloc[first : first + len(values)]
             outputs.append(
                 SeriesAnomalies(
                     name=name,
@@ -303,7 +297,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
                     anomaly=own.anomaly.astype(bool).tolist(),
                 )
             )
-            first += length
+            first += len(values)
         return AnomaliesResponse(model=asked.model, outputs=outputs)
 
     @app.post("/v1/embeddings", tags=["time series"], responses=REFUSALS)
@@ -311,29 +305,15 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """A vector for each series, that tells its shape and not its size."""
         model = service.model(asked.model)
         check_size(asked.inputs, 1, 0, service.limits)
-        frame = await _alone(service, who, "embeddings", asked.inputs, model.embed)
-        names, _ = _lengths(asked.inputs)
+        panel = await asyncio.to_thread(panel_of, asked.inputs)
+        frame = await service.batcher.ask(who, uuid.uuid4(), panel, model.embed)
         return EmbeddingsResponse(
             model=asked.model,
             outputs=[
                 SeriesEmbedding(name=name, vector=[float(one) for one in row])
-                for name, row in zip(names, frame.to_numpy(), strict=True)
+                for name, row in zip(panel.ids, frame.to_numpy(), strict=True)
             ],
         )
-
-
-async def _alone(
-    service: Service, who: str, what: str, inputs: list[SeriesInput], call: Callable[[Panel], Any]
-) -> Any:
-    """The same queue, never together with others."""
-    panel = await asyncio.to_thread(panel_of, inputs)
-    return await service.batcher.ask(who, (what, uuid.uuid4()), panel, call)
-
-
-def _lengths(inputs: list[SeriesInput]) -> tuple[list[str], list[int]]:
-    """Names and steps of series, variates one after the other."""
-    panel = panel_of(inputs)
-    return [str(name) for name in panel.ids], [len(values) for values in panel.values]
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -420,7 +400,7 @@ class Guard:
     async def _limited(
         self, scope: Scope, receive: Receive, send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        most, body = self.service.limits.body_bytes, b""
+        most = self.service.limits.body_bytes
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:

@@ -27,7 +27,7 @@ class Work:
 
     caller: str
     key: Hashable
-    """Only what has one key goes into one call."""
+    """Only what has one key goes into one call; a key that nobody else has is answered alone."""
     panel: Panel
     call: Callable[[Panel], Any]
     """What is asked of the panel. Those of one key give forecasts, and one of them asks for all."""

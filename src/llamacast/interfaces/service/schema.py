@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from llamacast.data.calendar import parse_frequency, placed_like
+from llamacast.data.calendar import Frequency, parse_frequency, placed_like
 from llamacast.data.panel import Columns, Panel, TimeAxis
 from llamacast.forecast import DataError, Forecast
 from llamacast.interfaces.service.limits import Limits, ServiceError
@@ -53,11 +53,19 @@ class SeriesInput(Strict):
         None, max_length=40, description="Of the first value, ISO 8601."
     )
 
+    @property
+    def several(self) -> bool:
+        return self.type == "multivariate_time_series"
+
+    @property
+    def num_variates(self) -> int:
+        return len(_listed(self.series[0]))
+
     @field_validator("frequency")
     @classmethod
     def _known_frequency(cls, given: str) -> str:
         try:
-            parse_frequency(WORDS.get(given.lower(), given))
+            _frequency(given)
         except DataError as error:
             raise ValueError(str(error)) from error
         return given
@@ -72,8 +80,8 @@ class SeriesInput(Strict):
     @model_validator(mode="after")
     def _shaped_as_said(self) -> SeriesInput:
         rows = isinstance(self.series[0], list)
-        if rows != (self.type == "multivariate_time_series"):
-            shape = "a list of lists" if self.type == "multivariate_time_series" else "a plain list"
+        if rows != self.several:
+            shape = "a list of lists" if self.several else "a plain list"
             raise ValueError(f"the series of a {self.type} is {shape}")
         widths = {len(one) if isinstance(one, list) else 1 for one in self.series}
         if len(widths) > 1:
@@ -234,7 +242,7 @@ class Problem(BaseModel):
 
 def check_size(inputs: list[SeriesInput], horizon: int, quantiles: int, limits: Limits) -> None:
     """Refuse what is beyond the limits, by field."""
-    num_series = sum(len(one.series[0]) if isinstance(one.series[0], list) else 1 for one in inputs)
+    num_series = sum(one.num_variates for one in inputs)
     points = sum(len(_flat(one.series)) for one in inputs)
     for field, found, most in (
         ("inputs", num_series, limits.series),
@@ -262,16 +270,15 @@ def panel_of(inputs: list[SeriesInput]) -> Panel:
             dtype=np.float64,
         )
         axis = _axis(one, number, len(rows))
-        several = one.type == "multivariate_time_series"
         for variate in range(rows.shape[1]):
-            names.append(f"{one.name}/{variate}" if several else one.name)
+            names.append(f"{one.name}/{variate}" if one.several else one.name)
             values.append(rows[:, variate])
             axes.append(axis)
     return Panel(names, values, axes, Columns("unique_id", "ds", "y"))
 
 
 def _axis(one: SeriesInput, number: int, length: int) -> TimeAxis:
-    frequency = parse_frequency(WORDS.get(one.frequency.lower(), one.frequency))
+    frequency = _frequency(one.frequency)
     # Without a stamp steps are as long, and their place in the calendar is unknown.
     start = _stamp(one.start_timestamp or "2000-01-01")
     stamps = np.array([start.tz_localize(None).to_datetime64()])
@@ -299,13 +306,10 @@ def answer(
     mean, levels = forecast.mean, forecast.quantile(quantiles)
     found, first = [], 0
     for one in inputs:
-        several = one.type == "multivariate_time_series"
-        step = one.series[0]
-        count = len(step) if isinstance(step, list) else 1
-        own = slice(first, first + count)
+        own = slice(first, first + one.num_variates)
         stamp = forecast.index[first][0].isoformat() if one.start_timestamp else ""
 
-        def shaped(values: np.ndarray, several: bool = several) -> Any:
+        def shaped(values: np.ndarray, several: bool = one.several) -> Any:
             return values.T.tolist() if several else values[0].tolist()
 
         found.append(
@@ -320,8 +324,12 @@ def answer(
                 },
             )
         )
-        first += count
+        first = own.stop
     return found
+
+
+def _frequency(given: str) -> Frequency:
+    return parse_frequency(WORDS.get(given.lower(), given))
 
 
 def _stamp(given: str) -> pd.Timestamp:
