@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 
-from tests.interfaces.test_service import answers, free_port, wait_for
+from tests.interfaces.serving import serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -28,21 +25,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromiu
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    port = free_port()
-    command = [sys.executable, "-m", "llamacast", "serve", "--port", str(port)]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path_factory.mktemp("service"),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    )
-    found = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: answers(found), 60)
+    folder = tmp_path_factory.mktemp("service")
+    with serving(folder) as (_, found):
         yield found
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,8 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 
 import httpx
 import numpy as np
@@ -18,10 +13,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 import llamacast
-from llamacast.interfaces.service.app import Service, make_app
+from llamacast.interfaces.service.app import make_app
 from llamacast.interfaces.service.limits import PROBLEM, Limits
 from llamacast.interfaces.service.run import read_keys
 from llamacast.interfaces.service.schema import EXAMPLE
+from llamacast.interfaces.service.state import Service
+from tests.interfaces.serving import serving, wait_for
 
 FORECAST = "/v1/timeseries/forecast"
 
@@ -321,13 +318,6 @@ def test_who_asks_too_much_is_told_when_to_come_again_and_others_are_served(mode
         assert client.get("/ready").status_code == 200
 
 
-def wait_for(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_an_answer_that_takes_too_long_is_given_up(models):
     gate = threading.Event()
     service = Service({"cria": Slow(models["cria"], gate)}, Limits(seconds=0.2))
@@ -414,22 +404,8 @@ def test_the_page_and_the_documentation_are_there_and_load_nothing_from_elsewher
     assert FORECAST in client.get("/openapi.json").json()["paths"]
 
 
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
 def test_told_to_stop_it_answers_what_it_has_accepted(tmp_path):
-    port = free_port()
-    command = [sys.executable, "-m", "llamacast", "serve", "--model", "cria", "--port", str(port)]
-    with (tmp_path / "log").open("w") as told:
-        process = subprocess.Popen(
-            command, stderr=told, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: answers(address), 60)
+    with serving(tmp_path) as (process, address):
         asked = request(40, 512, 48)
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
             found = [
@@ -442,8 +418,6 @@ def test_told_to_stop_it_answers_what_it_has_accepted(tmp_path):
         assert accepted.count(200) >= 6
         assert set(accepted) <= {200, 503}
         assert process.wait(30) in (0, -signal.SIGTERM)
-    finally:
-        process.kill()
     lines = [
         json.loads(line)
         for line in (tmp_path / "log").read_text().splitlines()
@@ -451,13 +425,6 @@ def test_told_to_stop_it_answers_what_it_has_accepted(tmp_path):
     ]
     assert any(line["route"] == FORECAST and line["status"] == 200 for line in lines)
     assert "s0" not in json.dumps(lines)
-
-
-def answers(address):
-    try:
-        return httpx.get(address + "/health").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def waiting(address):

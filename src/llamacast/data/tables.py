@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -59,8 +60,8 @@ def as_frame(data: Table, id_column: str | None = None) -> pd.DataFrame:
 
 def _read_file(path: Path, id_column: str | None) -> pd.DataFrame:
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": lambda path: _read_csv(path, id_column),
-        ".txt": lambda path: _read_csv(path, id_column),
+        ".csv": lambda path: _read_csv(lambda: path, id_column),
+        ".txt": lambda path: _read_csv(lambda: path, id_column),
         ".parquet": pd.read_parquet,
         ".pq": pd.read_parquet,
     }
@@ -73,24 +74,44 @@ def _read_file(path: Path, id_column: str | None) -> pd.DataFrame:
     try:
         return reader(path)
     except Exception as error:
-        # Parsers raise many types on damaged files; to the user they mean one thing.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: cannot be read ({reason})") from error
+        raise DataError(f"{path}: cannot be read ({_reason(error)})") from error
 
 
-def _read_csv(path: Path, id_column: str | None) -> pd.DataFrame:
-    """Commas and decimal points, or semicolons and decimal commas; ids as they are written."""
-    header = list(pd.read_csv(path, nrows=0, index_col=False).columns)
-    continental = len(header) == 1 and ";" in header[0]
-    if continental:
-        header = header[0].split(";")
+def read_csv_text(text: str, id_column: str | None) -> pd.DataFrame:
+    """The table of a CSV's text, read as a file of it would be.
+
+    Raises:
+        DataError: if it is none, or has no rows.
+    """
+    try:
+        frame = _read_csv(lambda: io.StringIO(text), id_column)
+    except Exception as error:
+        raise DataError(f"the text cannot be read as a CSV ({_reason(error)})") from error
+    if frame.empty:
+        raise DataError("the CSV has a header and no rows")
+    return frame
+
+
+def _reason(error: Exception) -> str:
+    """Parsers raise many types on damaged files; to the user they mean one thing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _read_csv(source: Callable[[], Path | io.StringIO], id_column: str | None) -> pd.DataFrame:
+    """Commas and decimal points, or semicolons and decimal commas, or tabs; ids as they are written."""
+    header = list(pd.read_csv(source(), nrows=0, index_col=False, skipinitialspace=True).columns)
+    alone = header[0] if len(header) == 1 else ""
+    separator = next((mark for mark in (";", "\t") if mark in alone), ",")
+    if separator != ",":
+        header = [name.strip() for name in alone.split(separator)]
     ids = [column for column in header if column == id_column or column.lower() in ID_NAMES]
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # that values would be dropped
         frame = pd.read_csv(
-            path,
-            sep=";" if continental else ",",
-            decimal="," if continental else ".",
+            source(),
+            sep=separator,
+            decimal="," if separator == ";" else ".",
+            skipinitialspace=True,
             index_col=False,
             dtype=dict.fromkeys(ids, str),
             keep_default_na=False,

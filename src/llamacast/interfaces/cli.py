@@ -50,7 +50,10 @@ STRATEGIES = ("full", "last-layers", "head", "lora", "features")
 
 @app.command()
 def forecast(
-    data: Annotated[Path, typer.Argument(help="A CSV or parquet file, long or wide.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="A CSV or parquet file, long or wide; or a folder of parquet files."),
+    ],
     horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
     model: Annotated[str, typer.Option(help="A packaged model, or the folder of one.")] = "cria",
     quantiles: Annotated[
@@ -60,7 +63,10 @@ def forecast(
         Optional[str], typer.Option(help="Central intervals to report, in per cent, with commas.")
     ] = None,
     output: Annotated[
-        Optional[Path], typer.Option(help="Write the forecast here (.csv or .parquet).")
+        Optional[Path],
+        typer.Option(
+            help="Write the forecast here (.csv, .parquet; a folder for a table of any size)."
+        ),
     ] = None,
     plot: Annotated[
         Optional[Path], typer.Option(help="Draw a fan chart here (.png, .svg, .pdf).")
@@ -89,10 +95,47 @@ def forecast(
 
     Columns are found by their usual names (unique_id, ds, y; item_id, timestamp, target) or by
     what they hold, or named by options. One series needs no id column, a wide table no target.
+
+    A folder of parquet files, or a file with a folder for --output, may be larger than memory: it is
+    forecast in parts, and the same command goes on after a stop.
     """
-    with errors_in_one_line():
+    in_parts = data.is_dir() or (output is not None and not output.suffix)
+    with errors_in_one_line(
+        "the same command goes on from the parts that are done"
+        if in_parts
+        else "nothing was written"
+    ):
         asked = numbers(quantiles, "--quantiles", 1.0)
         intervals = numbers(levels, "--levels", 100.0) if levels else None
+        if in_parts:
+            _check_parts(
+                {"--levels": levels, "--plot": plot, "--future": future, "--covariates": covariates}
+                | {"--holidays": holidays},
+                output,
+            )
+            from llamacast.scaleout import FrameForecaster, forecast_dataset
+
+            run = forecast_dataset(
+                data,
+                output or "",
+                FrameForecaster(
+                    horizon,
+                    model=model,
+                    quantiles=tuple(asked),
+                    num_samples=num_samples,
+                    seed=seed,
+                    context_length=context_length,
+                    nonnegative=nonnegative,
+                    integer=integer,
+                    id_column=id_column,
+                    time_column=time_column,
+                    target_column=target_column,
+                    frequency=frequency,
+                    device=device,
+                ),
+            )
+            tell(f"wrote {run.num_shards} parts in {output}")
+            return
         check_suffix(output, (".csv", ".parquet"), "--output")
         check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
         from llamacast.forecaster import load
@@ -421,6 +464,10 @@ def serve(
     batching: Annotated[
         bool, typer.Option(help="Answer requests that arrive together by one call.")
     ] = True,
+    fine_tunes: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder for fine-tuning jobs and their models. [default: not offered]"),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Answer forecasts over HTTP, with a page at / and documentation at /docs."""
@@ -431,7 +478,7 @@ def serve(
         keys = {} if api_key_file is None else read_keys(api_key_file)
         if not keys and host not in ("127.0.0.1", "localhost", "::1"):
             tell("note: everybody who reaches this address is let in; see --api-key-file")
-        run_service(models, host, port, keys, batching, tell)
+        run_service(models, host, port, keys, batching, fine_tunes, tell)
 
 
 @app.command()
@@ -522,6 +569,15 @@ def gift_eval(
         typer.echo("\n" + overall(summary).to_string(index=False, float_format="%.4f"))
         write_report(results, summary, output, " ".join(["llamacast", *sys.argv[1:]]), published)
         typer.echo(f"wrote {output}/gift_eval.{{csv,md,png}}", err=True)
+
+
+def _check_parts(others: dict[str, Any], output: Path | None) -> None:
+    """What a table in parts cannot have: options that look at all of it, or no place for the parts."""
+    for option, value in others.items():
+        if value is not None:
+            refuse(f"{option} looks at all series together, and a folder is forecast in parts")
+    if output is None or output.suffix:
+        refuse("a folder is forecast into a folder: give --output FOLDER")
 
 
 def _models(text: str, device: str) -> dict[str, PretrainedForecaster]:

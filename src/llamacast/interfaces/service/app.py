@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
 import prometheus_client
-from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
@@ -27,9 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llamacast import __version__
 from llamacast.data.panel import Panel
 from llamacast.forecast import DataError, Forecast
-from llamacast.forecaster import PretrainedForecaster
-from llamacast.interfaces.service.batching import Batcher
-from llamacast.interfaces.service.limits import PROBLEM, Limits, ServiceError, problem
+from llamacast.interfaces.service.finetunes import add_finetunes
+from llamacast.interfaces.service.limits import PROBLEM, ServiceError, problem
 from llamacast.interfaces.service.schema import (
     AnomaliesRequest,
     AnomaliesResponse,
@@ -48,6 +45,7 @@ from llamacast.interfaces.service.schema import (
     check_size,
     panel_of,
 )
+from llamacast.interfaces.service.state import REFUSALS, Caller, Service
 from llamacast.interfaces.service.tables import (
     TableRequest,
     TableResponse,
@@ -57,89 +55,8 @@ from llamacast.interfaces.service.tables import (
 
 DEFAULT_QUANTILES = [0.1, 0.5, 0.9]
 NUM_SAMPLES = 100
-ANYBODY = "anybody"
 PAGE = Path(str(files("llamacast.interfaces.service") / "page"))
 log = logging.getLogger("llamacast.service")
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {PROBLEM: {}}, "description": text}
-    for status, text in (
-        (400, "The body is not JSON."),
-        (401, "The API key is missing or wrong."),
-        (404, "There is no such model."),
-        (413, "The body is too large."),
-        (422, "A field is wrong; `errors` names it."),
-        (429, "Too many requests of one caller wait."),
-        (503, "Too many requests wait, or the service shuts down."),
-        (504, "It took too long."),
-    )
-}
-
-
-@dataclass
-class Service:
-    """What routes share."""
-
-    models: Mapping[str, PretrainedForecaster]
-    limits: Limits
-    keys: Mapping[str, str] = field(default_factory=dict)
-    """API keys and whose they are; none lets everybody in."""
-    together: bool = True
-    """Requests that arrive together are answered by one call."""
-    registry: prometheus_client.CollectorRegistry = field(
-        default_factory=prometheus_client.CollectorRegistry
-    )
-
-    def __post_init__(self) -> None:
-        registry = self.registry
-        self.requests = prometheus_client.Counter(
-            "llamacast_requests",
-            "Requests by address and status.",
-            ["route", "status"],
-            registry=registry,
-        )
-        self.seconds = prometheus_client.Histogram(
-            "llamacast_request_seconds", "From arrival to answer.", ["route"], registry=registry
-        )
-        self.sizes = prometheus_client.Histogram(
-            "llamacast_batch_requests",
-            "Requests answered by a call.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-            registry=registry,
-        )
-        self.series = prometheus_client.Counter(
-            "llamacast_series", "Series that were forecast.", registry=registry
-        )
-        self.batcher = Batcher(self.limits, self.together)
-        self.batcher.sizes = self.sizes.observe
-        prometheus_client.Gauge(
-            "llamacast_waiting", "Requests that wait or are worked on.", registry=registry
-        ).set_function(lambda: self.batcher.waiting)
-
-    def model(self, name: str) -> PretrainedForecaster:
-        if name not in self.models:
-            known = ", ".join(self.models)
-            raise ServiceError(404, f"there is no model {name!r}; there are {known}", "model")
-        return self.models[name]
-
-    def caller(self, authorization: str | None, api_key: str | None) -> str:
-        """Who asks; keys are compared in constant time.
-
-        Raises:
-            ServiceError: 401.
-        """
-        if not self.keys:
-            return ANYBODY
-        given = api_key or ""
-        if authorization is not None and authorization.lower().startswith("bearer "):
-            given = authorization[len("bearer ") :].strip()
-        found = None
-        for key, owner in self.keys.items():  # all of them, so that time tells nothing
-            if hmac.compare_digest(key.encode(), given.encode()):
-                found = owner
-        if found is None:
-            raise ServiceError(401, "give a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
-        return found
 
 
 def make_app(service: Service) -> FastAPI:
@@ -148,8 +65,12 @@ def make_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
+        if service.jobs is not None:
+            service.jobs.start()
         yield
         await service.batcher.close()
+        if service.jobs is not None:
+            await service.jobs.close()
 
     app = FastAPI(
         title="LlamaCast",
@@ -164,6 +85,7 @@ def make_app(service: Service) -> FastAPI:
     _add_errors(app)
     _add_status(app, service)
     _add_answers(app, service)
+    add_finetunes(app, service)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -197,27 +119,17 @@ def _add_status(app: FastAPI, service: Service) -> None:
         return Response(told, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
-def _caller(
-    request: Request,
-    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
-    x_api_key: Annotated[str | None, Header(include_in_schema=False)] = None,
-) -> str:
-    service: Service = request.app.state.service
-    return service.caller(authorization, x_api_key)
-
-
-Caller = Annotated[str, Depends(_caller)]
-
-
 def _add_answers(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", tags=["models"], responses={401: REFUSALS[401]})
     def models(who: Caller) -> ModelsResponse:
         """What requests can name."""
+        own = service.jobs.succeeded(who) if service.jobs is not None else []
+        known = [
+            ModelInfo(name=name, trained_on=list(model.training.datasets))
+            for name, model in service.models.items()
+        ]
         return ModelsResponse(
-            models=[
-                ModelInfo(name=name, trained_on=list(model.training.datasets))
-                for name, model in service.models.items()
-            ]
+            models=[*known, *(ModelInfo(name=name, trained_on=[]) for name in own)]
         )
 
     @app.post(
@@ -229,7 +141,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def forecast(asked: ForecastRequest, who: Caller) -> Response:
         """Forecast series. The same request has the same answer, to the rounding of float32, whatever
         else is asked at the time."""
-        model, options = service.model(asked.model), asked.options
+        model = await asyncio.to_thread(service.model, asked.model, who)
+        options = asked.options
         quantiles = sorted(set(options.quantiles or DEFAULT_QUANTILES))
         check_size(asked.inputs, options.horizon, len(quantiles), service.limits)
 
@@ -266,7 +179,10 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/tables/forecast", tags=["tables"], responses=REFUSALS)
     async def forecast_csv(asked: TableRequest, who: Caller) -> TableResponse:
         """Forecast a CSV as it is, by one or two models, and tell where they stood before."""
-        models = {name: service.model(name) for name in dict.fromkeys(asked.models)}
+        models = {
+            name: await asyncio.to_thread(service.model, name, who)
+            for name in dict.fromkeys(asked.models)
+        }
         panel = await asyncio.to_thread(read_table, asked, service.limits)
         return await service.batcher.ask(
             who,
@@ -278,7 +194,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/anomalies", tags=["time series"], responses=REFUSALS)
     async def anomalies(asked: AnomaliesRequest, who: Caller) -> AnomaliesResponse:
         """Which values are odd, each judged by those before it."""
-        model = service.model(asked.model)
+        model = await asyncio.to_thread(service.model, asked.model, who)
         check_size(asked.inputs, 1, 0, service.limits)
 
         def call(panel: Panel) -> pd.DataFrame:
@@ -303,7 +219,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/embeddings", tags=["time series"], responses=REFUSALS)
     async def embeddings(asked: PanelRequest, who: Caller) -> EmbeddingsResponse:
         """A vector for each series, that tells its shape and not its size."""
-        model = service.model(asked.model)
+        model = await asyncio.to_thread(service.model, asked.model, who)
         check_size(asked.inputs, 1, 0, service.limits)
         panel = await asyncio.to_thread(panel_of, asked.inputs)
         frame = await service.batcher.ask(who, uuid.uuid4(), panel, model.embed)

@@ -24,6 +24,13 @@ class Limits:
     waiting_per_caller: int = 64
     seconds: float = 60.0
     """From a request's arrival to its answer."""
+    finetunes_waiting: int = 4
+    """Jobs of a caller that wait or go on."""
+    finetunes_kept: int = 20
+    """Of a caller in all; each has its data and a model of some 14 MB on disk."""
+    finetune_steps: int = 5_000
+    finetune_seconds: float = 3_600.0
+    """From a job's start to its end."""
 
 
 class ServiceError(Exception):

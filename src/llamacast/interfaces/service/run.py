@@ -10,8 +10,10 @@ import uvicorn
 
 from llamacast.forecast import DataError
 from llamacast.forecaster import PretrainedForecaster
-from llamacast.interfaces.service.app import Service, make_app
+from llamacast.interfaces.service.app import make_app
+from llamacast.interfaces.service.jobs import Jobs
 from llamacast.interfaces.service.limits import Limits
+from llamacast.interfaces.service.state import Service
 
 SHORTEST_KEY = 16
 GRACE_SECONDS = 90
@@ -44,11 +46,20 @@ def run_service(
     port: int,
     keys: Mapping[str, str],
     batching: bool,
+    finetunes: Path | None,
     tell: Callable[[str], None],
 ) -> None:
-    """Serve until told to stop; then answer what has been accepted, and end."""
+    """Serve until told to stop; then answer what has been accepted, and end.
+
+    `finetunes` is the folder of fine-tuning jobs, which are not offered without.
+
+    Raises:
+        DataError: if another service uses that folder.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    service = Service(models, Limits(), keys, together=batching)
+    limits = Limits()
+    jobs = None if finetunes is None else Jobs(finetunes, limits)
+    service = Service(models, limits, keys, together=batching, jobs=jobs)
     config = uvicorn.Config(
         make_app(service),
         host=host,

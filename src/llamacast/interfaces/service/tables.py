@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
+from llamacast.data.tables import read_csv_text
 from llamacast.data.windows import SHORTEST_HISTORY
 from llamacast.evaluation.backtest import Settled, backtest
 from llamacast.evaluation.baselines import SeasonalNaive
@@ -87,16 +87,7 @@ def read_table(asked: TableRequest, limits: Limits) -> Panel:
         DataError: says what is wrong with the table and how to mend it.
         ServiceError: 422, if it is beyond the limits.
     """
-    try:
-        frame = pd.read_csv(
-            io.StringIO(asked.csv), sep=None, engine="python", skipinitialspace=True
-        )
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(
-            f"the text cannot be read as a CSV ({str(error).splitlines()[0]})"
-        ) from error
-    if frame.empty:
-        raise DataError("the CSV has a header and no rows")
+    frame = read_csv_text(asked.csv, asked.id_column or None)
     panel = read_panel(
         frame,
         horizon=asked.horizon,

@@ -1,0 +1,72 @@
+"""On Spark: `applyInPandas` over groups of series."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+from pyspark.sql import DataFrame, functions
+
+from llamacast.forecast import DataError
+from llamacast.scaleout.partition import FrameForecaster
+from llamacast.scaleout.run import MOST_SHARDS, ROWS_OF_HEAD, ROWS_PER_SHARD, Run, claim
+
+SHARD = "llamacast_shard"
+
+
+def forecast_on_spark(
+    frame: DataFrame,
+    output: str | os.PathLike[str],
+    asked: FrameForecaster,
+    *,
+    threads: int = 1,
+    num_shards: int | None = None,
+) -> Run:
+    """Forecast a long Spark frame; its workers write the parts of `output`, a folder that all see.
+
+    A task that fails is done again as Spark is configured to; the same call goes on after a stop, if
+    `frame` holds the same rows (how Spark plans it is remembered, its rows are not).
+
+    Args:
+        frame: a row for each series and time.
+        output: a folder, that receives `part-00000.parquet` and so on.
+        asked: what to forecast, and how.
+        threads: of each worker.
+        num_shards: groups of series; None takes as many as have half a million rows each.
+
+    Raises:
+        DataError: says what is wrong with the table, and how to mend it.
+        CheckpointError: if `output` holds another run.
+    """
+    head = frame.limit(ROWS_OF_HEAD).toPandas()
+    if head.empty:
+        raise DataError("the frame has no rows")
+    settled = asked.settled(head)
+    if num_shards is None:
+        num_shards = min(max(-(-frame.count() // ROWS_PER_SHARD), 1), MOST_SHARDS)
+    run = claim(Path(output).resolve(), settled, num_shards, {"table": frame.schema.jsonValue()})
+    pending = run.pending()
+    if not pending:
+        return run
+    names = [str(settled.id_column), str(settled.time_column), str(settled.target_column)]
+
+    def forecast(part: pd.DataFrame) -> pd.DataFrame:
+        number = int(part[SHARD].iloc[0])
+        if not run.part(number).exists():
+            run.write_part(number, settled(part[names], threads))
+        return pd.DataFrame({"shard": [number]})
+
+    shard = functions.pmod(functions.xxhash64(names[0]), functions.lit(num_shards)).cast("int")
+    done = (
+        frame.select(*names)
+        .withColumn(SHARD, shard)
+        .where(functions.col(SHARD).isin(pending))
+        .groupBy(SHARD)
+        .applyInPandas(forecast, "shard int")
+        .collect()
+    )
+    for number in set(pending) - {row["shard"] for row in done}:
+        run.write_part(number, head.iloc[:0, :0])  # no series fell into it
+    run.finish()
+    return run

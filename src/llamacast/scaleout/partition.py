@@ -1,0 +1,132 @@
+"""One pure function, frame to frame: what every engine does with every part of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+
+from llamacast.data.frame import read_panel
+from llamacast.data.panel import Panel
+from llamacast.forecast import DEFAULT_QUANTILES, DataError
+from llamacast.forecaster import PretrainedForecaster, load
+
+MOST_VALUES = 2**24
+"""Sampled at a time: series, paths and steps."""
+
+
+@dataclass(frozen=True)
+class FrameForecaster:
+    """Forecasts a long frame (a row for each series and time), whichever series of a table it holds.
+
+    Args:
+        horizon: steps to forecast.
+        model: a packaged name, or a folder that every worker can read.
+        quantiles: in (0, 1), a column each beside `mean`.
+        num_samples, seed, context_length, nonnegative, integer: as for `forecast`.
+        id_column, time_column, target_column, frequency: as for `forecast`; what is None is settled
+            once for the whole table, by its first rows, so that every part is read alike.
+        device: for each worker.
+    """
+
+    horizon: int
+    model: str = "cria"
+    quantiles: tuple[float, ...] = DEFAULT_QUANTILES
+    num_samples: int = 100
+    seed: int = 0
+    context_length: int | None = None
+    nonnegative: bool = False
+    integer: bool = False
+    id_column: str | None = None
+    time_column: str | None = None
+    target_column: str | None = None
+    frequency: str | None = None
+    device: str = "auto"
+    step: int | None = None
+    """Of times that are whole numbers; settled, not given."""
+
+    def settled(self, head: pd.DataFrame) -> FrameForecaster:
+        """With the names and the frequency that the first rows of the table tell.
+
+        Raises:
+            DataError: if they do not tell, or the table is not a long one.
+        """
+        panel = self._panel(head)
+        columns, axis = panel.columns, panel.axes[0]
+        if columns.id is None or columns.id not in head or columns.target not in head:
+            raise DataError(
+                "a table in parts must be a long one: a column of series names (unique_id, or "
+                "id_column), one of times, one of values"
+            )
+        if columns.time not in head:
+            raise DataError("the table has no column of times; name it with time_column")
+        return replace(
+            self,
+            id_column=columns.id,
+            time_column=columns.time,
+            target_column=columns.target,
+            frequency=None if axis.frequency is None else axis.frequency.name,
+            step=axis.step if axis.frequency is None else None,
+        )
+
+    def __call__(self, frame: pd.DataFrame, threads: int | None = None) -> pd.DataFrame:
+        """The forecast of all series of a frame, each as it would be in any other frame.
+
+        `threads` caps torch's of this process, so that workers side by side do not get into each
+        other's way.
+
+        Raises:
+            DataError: names the series or column that cannot be used.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        panel = self._panel(frame)
+        if self.step is not None and panel.axes[0].step != self.step:
+            raise DataError(
+                f"column {self.time_column!r}: series {panel.ids[0]!r} counts in steps of "
+                f"{panel.axes[0].step}, the first ones of the table in steps of {self.step}; "
+                "give dates, or forecast them apart"
+            )
+        together = max(1, MOST_VALUES // (self.num_samples * self.horizon))
+        parts = [
+            self._forecast(panel.choose(list(range(first, min(first + together, len(panel))))))
+            for first in range(0, len(panel), together)
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def _panel(self, frame: pd.DataFrame) -> Panel:
+        return read_panel(
+            frame,
+            id_column=self.id_column,
+            time_column=self.time_column,
+            target_column=self.target_column,
+            frequency=self.frequency,
+        )
+
+    def _forecast(self, panel: Panel) -> pd.DataFrame:
+        found = _loaded(self.model, self.device).forecast(
+            panel,
+            self.horizon,
+            num_samples=self.num_samples,
+            seed=self.seed,
+            context_length=self.context_length,
+            nonnegative=self.nonnegative,
+            integer=self.integer,
+            progress=False,
+        )
+        return found.to_frame(quantiles=self.quantiles)
+
+
+def shards_of(names: pd.Series[str], num_shards: int) -> np.ndarray:
+    """Of each row the shard that its series belongs to: the same in every run, on every machine."""
+    hashes = pd.util.hash_array(names.to_numpy(dtype=object), categorize=True)
+    return (hashes % np.uint64(num_shards)).astype(np.int64)
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str, device: str) -> PretrainedForecaster:
+    """Once in each worker."""
+    return load(model, device=device)

@@ -1,0 +1,210 @@
+"""The folder of a run: what was asked, the table in shards, the forecast of each, done or not.
+
+Readers of parquet folders leave out names that begin with an underscore.
+
+forecasts/_run.json              what was asked, of which table
+forecasts/_shards/00007.parquet  rows of some series; gone when all is done
+forecasts/part-00007.parquet     their forecast; there only when it is whole
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+
+from llamacast.forecast import CheckpointError, DataError
+from llamacast.scaleout.partition import FrameForecaster, shards_of
+
+RUN_FILE, SHARDS = "_run.json", "_shards"
+ROWS_PER_SHARD = 500_000
+MOST_SHARDS = 512
+"""Files that are open at a time while the table is cut."""
+ROWS_OF_HEAD = 20_000
+ROWS_READ_TOGETHER = 2**16
+ROWS_HELD = 2**21
+"""Before they are written to their shards."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder, and what is asked for in it."""
+
+    folder: Path
+    asked: FrameForecaster
+    """Settled."""
+    num_shards: int
+
+    def shard(self, number: int) -> Path:
+        return self.folder / SHARDS / f"{number:05d}.parquet"
+
+    def part(self, number: int) -> Path:
+        return self.folder / f"part-{number:05d}.parquet"
+
+    def pending(self) -> list[int]:
+        """Shards whose forecast is not there."""
+        return [number for number in range(self.num_shards) if not self.part(number).exists()]
+
+    def write_part(self, number: int, forecast: pd.DataFrame) -> None:
+        """All of it or nothing: written by several at once, or killed meanwhile, it is the same."""
+        made = self.folder / f".{self.part(number).name}.{os.getpid()}"
+        # In microseconds, which Spark reads.
+        forecast.to_parquet(made, index=False, coerce_timestamps="us")
+        os.replace(made, self.part(number))
+
+    def do(self, number: int, threads: int | None = None) -> int:
+        """Forecast a shard, and say of how many series; one without rows has an empty part."""
+        frame = pd.read_parquet(self.shard(number))
+        if frame.empty:
+            self.write_part(number, frame.iloc[:, :0])
+            return 0
+        self.write_part(number, self.asked(frame, threads))
+        return int(frame[self.asked.id_column].nunique())
+
+    def finish(self) -> None:
+        """Once nothing is pending, the shards may go."""
+        if self.pending():
+            return
+        shutil.rmtree(self.folder / SHARDS, ignore_errors=True)
+        for left in self.folder.glob(".part-*"):
+            left.unlink()
+
+    def read(self) -> pd.DataFrame:
+        """The whole forecast, sorted by series and time."""
+        parts = [pd.read_parquet(self.part(number)) for number in range(self.num_shards)]
+        whole = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        keys = [str(self.asked.id_column), str(self.asked.time_column)]
+        return whole.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def open_run(
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    asked: FrameForecaster,
+    num_shards: int | None = None,
+) -> Run:
+    """Begin a run on a parquet file or a folder of such, or go on with the one in `output`.
+
+    Its rows are cut into shards, each with whole series, in memory that does not grow with the table.
+
+    Raises:
+        DataError: if the table cannot be used.
+        CheckpointError: if `output` holds another run.
+    """
+    source, folder = Path(data), Path(output)
+    table = _dataset(source)
+    settled = asked.settled(_head(table, source))
+    if num_shards is None:
+        rows = table.count_rows()
+        num_shards = min(max(-(-rows // ROWS_PER_SHARD), 1), MOST_SHARDS)
+    if not 1 <= num_shards <= MOST_SHARDS:
+        raise DataError(f"num_shards must be 1 to {MOST_SHARDS}; got {num_shards}")
+    run = claim(folder, settled, num_shards, {"table": _fingerprint(table)})
+    if run.pending() and not (folder / SHARDS).exists():
+        _cut(table, run)
+    return run
+
+
+def claim(folder: Path, settled: FrameForecaster, num_shards: int, told: dict[str, Any]) -> Run:
+    """Take a folder for a run, or find the same run in it.
+
+    Raises:
+        CheckpointError: if it holds another.
+    """
+    own = {"asked": dataclasses.asdict(settled), "num_shards": num_shards, **told}
+    own = json.loads(json.dumps(own, default=str))
+    file = folder / RUN_FILE
+    if file.exists():
+        there = json.loads(file.read_text())
+        if there != own:
+            other = next(name for name in own | there if own.get(name) != there.get(name))
+            raise CheckpointError(
+                f"{folder} holds another run (its {other} differs); choose another folder, or delete it"
+            )
+    else:
+        if folder.exists() and any(folder.iterdir()):
+            raise CheckpointError(f"{folder} holds other files; choose an empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        made = folder / f"{RUN_FILE}.new"
+        made.write_text(json.dumps(own, indent=1) + "\n")
+        os.replace(made, file)
+    return Run(folder, settled, num_shards)
+
+
+def _dataset(source: Path) -> Any:
+    if not source.exists():
+        raise DataError(f"{source}: there is no such file or folder")
+    try:
+        found = pyarrow.dataset.dataset(source, format="parquet", partitioning="hive")
+        if not found.files:
+            raise DataError(f"{source} holds no parquet files")
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{source}: cannot be read as parquet ({error})") from error
+    return found
+
+
+def _head(table: Any, source: Path) -> pd.DataFrame:
+    head: pd.DataFrame = table.head(ROWS_OF_HEAD).to_pandas()
+    if head.empty:
+        raise DataError(f"{source}: the table has no rows")
+    return head
+
+
+def _fingerprint(table: Any) -> list[list[Any]]:
+    """Files, and what changes when they do."""
+    told = []
+    for name in sorted(table.files):
+        about = os.stat(name)
+        told.append([str(Path(name).resolve()), about.st_size, about.st_mtime_ns])
+    return told
+
+
+def _cut(table: Any, run: Run) -> None:
+    """Every row to the shard of its series."""
+    made = run.folder / f"{SHARDS}.new"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    asked = run.asked
+    names = [asked.id_column, asked.time_column, asked.target_column]
+    schema = pa.schema([table.schema.field(name) for name in names])
+    writers = [
+        pyarrow.parquet.ParquetWriter(made / run.shard(number).name, schema)
+        for number in range(run.num_shards)
+    ]
+    try:
+        for rows in _held(table.to_batches(columns=names, batch_size=ROWS_READ_TOGETHER), schema):
+            shards = shards_of(rows[asked.id_column].to_pandas(), run.num_shards)
+            order = np.argsort(shards, kind="stable")
+            bounds = np.searchsorted(shards[order], np.arange(run.num_shards + 1))
+            ordered = rows.take(pa.array(order))
+            for number, writer in enumerate(writers):
+                size = int(bounds[number + 1] - bounds[number])
+                if size:
+                    writer.write_table(ordered.slice(int(bounds[number]), size))
+    finally:
+        for writer in writers:
+            writer.close()
+    os.replace(made, run.folder / SHARDS)
+
+
+def _held(batches: Any, schema: Any) -> Iterator[Any]:
+    """Batches put together into tables of many rows."""
+    held: list[Any] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= ROWS_HELD:
+            yield pa.Table.from_batches(held, schema)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held, schema)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llamacast
+from llamacast.forecast import CheckpointError, DataError
+from llamacast.scaleout import FrameForecaster, forecast_dataset
+from llamacast.scaleout.partition import shards_of
+from llamacast.scaleout.run import Run, open_run
+from tests.scaleout.tables import ASKED, assert_same, in_one_process, table, write
+
+
+def test_a_frame_is_forecast_as_the_facade_does():
+    frame = table(count=6)
+    own = llamacast.load("cria", device="cpu").forecast(frame, 5, num_samples=20)
+    assert_same(ASKED(frame), own.to_frame(quantiles=[0.1, 0.5, 0.9]))
+
+
+@pytest.mark.parametrize("num_shards", [1, 4, 60])
+def test_any_partition_gives_what_one_process_gives(tmp_path, num_shards):
+    frame = table()
+    run = forecast_dataset(
+        write(tmp_path / "in", frame), tmp_path / "out", ASKED, num_shards=num_shards
+    )
+    assert_same(run.read(), in_one_process(frame))
+    assert len(list((tmp_path / "out").glob("part-*.parquet"))) == num_shards
+    assert not (tmp_path / "out" / "_shards").exists()
+    # A folder of parquet, for whoever reads such.
+    whole = pd.read_parquet(tmp_path / "out") if num_shards < 40 else run.read()
+    assert len(whole) == 40 * 5
+
+
+def test_series_go_to_the_same_shard_in_every_process():
+    names = pd.Series(["a", "b", "c", "a", "shop 7", "ü"])
+    assert shards_of(names, 7).tolist() == [3, 0, 1, 3, 3, 3]
+    counts = np.bincount(shards_of(pd.Series([str(n) for n in range(10_000)]), 10))
+    assert counts.min() > 800
+
+
+def test_a_run_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monkeypatch):
+    frame = table()
+    source, output = write(tmp_path / "in", frame), tmp_path / "out"
+    do, done = Run.do, []
+
+    def until(self, number, threads=None):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(number)
+        return do(self, number, threads)
+
+    monkeypatch.setattr(Run, "do", until)
+    with pytest.raises(KeyboardInterrupt):
+        forecast_dataset(source, output, ASKED, num_shards=6)
+    stamps = {path: path.stat().st_mtime_ns for path in output.glob("part-*")}
+    assert len(stamps) == 3
+    monkeypatch.setattr(Run, "do", do)
+    run = forecast_dataset(source, output, ASKED, num_shards=6)
+    assert_same(run.read(), in_one_process(frame))
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_a_run_that_is_stopped_while_it_cuts_cuts_again(tmp_path, monkeypatch):
+    frame = table()
+    source, output = write(tmp_path / "in", frame), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("llamacast.scaleout.run.shards_of", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            open_run(source, output, ASKED, 4)
+    assert not (output / "_shards").exists()
+    assert_same(forecast_dataset(source, output, ASKED, num_shards=4).read(), in_one_process(frame))
+
+
+def test_another_run_is_not_written_over(tmp_path):
+    frame = table(count=4)
+    source, output = write(tmp_path / "in", frame), tmp_path / "out"
+    forecast_dataset(source, output, ASKED)
+    forecast_dataset(source, output, ASKED)  # the same: nothing to do
+    with pytest.raises(CheckpointError, match="asked differs"):
+        forecast_dataset(source, output, dataclasses.replace(ASKED, horizon=6))
+    frame.assign(unique_id="new " + frame["unique_id"]).to_parquet(source / "more.parquet")
+    with pytest.raises(CheckpointError, match="table differs"):
+        forecast_dataset(source, output, ASKED)
+    with pytest.raises(CheckpointError, match="other files"):
+        forecast_dataset(source, source, ASKED)
+
+
+def test_names_of_any_kind_are_found_once_for_all_parts(tmp_path):
+    frame = table(count=9).rename(columns={"unique_id": "shop", "ds": "day", "y": "sold"})
+    frame["shop"] = frame["shop"].str[-3:].astype(int)
+    frame["price"] = 3.0
+    run = forecast_dataset(
+        write(tmp_path / "in", frame),
+        tmp_path / "out",
+        dataclasses.replace(ASKED, id_column="shop", target_column="sold"),
+        num_shards=3,
+    )
+    found = run.read()
+    assert list(found.columns) == ["shop", "day", "mean", "0.1", "0.5", "0.9"]
+    assert sorted(set(found["shop"])) == list(range(9))
+    assert run.asked.frequency == "D"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="unique_id"), "two rows"),
+        (lambda frame: frame.drop(columns="ds"), "column of times"),
+        (lambda frame: frame.iloc[:0], "no rows|holds no"),
+        (lambda frame: frame.assign(y="many"), "not a number"),
+        (lambda frame: frame.assign(y=np.nan), "no values"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_by_name(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        forecast_dataset(write(tmp_path / "in", change(table(count=3)), 1), tmp_path / "out", ASKED)
+
+
+def test_a_series_that_counts_otherwise_is_refused(tmp_path):
+    frame = table(count=8)
+    frame["ds"] = (frame["ds"] - frame["ds"].min()).dt.days
+    last = frame["unique_id"] == "shop 007"
+    frame.loc[last, "ds"] *= 2
+    source = write(tmp_path / "in", pd.concat([frame[~last], frame[last]]), 1)
+    asked = FrameForecaster(horizon=2, num_samples=5)
+    with pytest.raises(DataError, match="steps of 2"):
+        forecast_dataset(source, tmp_path / "out", asked, num_shards=500)
+
+
+def test_files_that_are_not_there_or_not_parquet_are_told_of(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        forecast_dataset(tmp_path / "none", tmp_path / "out", ASKED)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no parquet"):
+        forecast_dataset(tmp_path / "empty", tmp_path / "out", ASKED)
+    (tmp_path / "x.parquet").write_text("none")
+    with pytest.raises(DataError, match="cannot be read"):
+        forecast_dataset(tmp_path / "x.parquet", tmp_path / "out", ASKED)
+    with pytest.raises(DataError, match="num_shards"):
+        forecast_dataset(write(tmp_path / "in", table(3)), tmp_path / "o", ASKED, num_shards=0)
+    assert not (tmp_path / "out").exists()
