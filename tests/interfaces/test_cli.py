@@ -43,6 +43,33 @@ def test_a_forecast_is_printed_written_and_drawn(run, table, tmp_path):
     assert str(plot) in result.output
 
 
+def test_a_folder_is_forecast_into_a_folder(run, tmp_path):
+    days = pd.date_range("2024-01-01", periods=60)
+    (tmp_path / "in").mkdir()
+    for shop in "abc":
+        frame = pd.DataFrame({"unique_id": shop, "ds": days, "y": np.arange(60.0) % 7})
+        frame.to_parquet(tmp_path / "in" / f"{shop}.parquet")
+    options = ("forecast", tmp_path / "in", "--horizon", 4, "--quantiles", "0.2,0.8")
+    result = run(*options, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    frame = pd.read_parquet(tmp_path / "out")
+    assert list(frame.columns) == ["unique_id", "ds", "mean", "0.2", "0.8"]
+    assert sorted(frame.unique_id) == sorted([*"aaaabbbbcccc"])
+    for extra, message in (
+        ((), "--output FOLDER"),
+        (("--output", tmp_path / "out.csv"), "--output FOLDER"),
+        (("--output", tmp_path / "o", "--holidays", "DE"), "--holidays"),
+        (("--output", tmp_path / "o", "--num-samples", 0), "num_samples"),
+        (("--output", tmp_path / "o", "--model", "none"), "none"),
+        (("--output", tmp_path / "o", "--context-length", 0), "context_length"),
+        (("--output", tmp_path / "out", "--seed", 1), "another run"),
+    ):
+        refused = run(*options, *extra)
+        assert refused.exit_code == 2
+        assert message in refused.output
+    assert not (tmp_path / "o").exists()
+
+
 def test_same_seed_same_file(run, table, tmp_path):
     for name in ("one", "two"):
         path = tmp_path / f"{name}.parquet"

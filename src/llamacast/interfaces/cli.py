@@ -99,7 +99,8 @@ def forecast(
     A folder of parquet files, or a file with a folder for --output, may be larger than memory: it is
     forecast in parts, and the same command goes on after a stop.
     """
-    in_parts = data.is_dir() or (output is not None and not output.suffix)
+    parquet = data.suffix in (".parquet", ".pq")
+    in_parts = data.is_dir() or (parquet and output is not None and not output.suffix)
     with errors_in_one_line(
         "the same command goes on from the parts that are done"
         if in_parts

@@ -11,8 +11,8 @@ import torch
 
 from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
-from llamacast.forecast import DEFAULT_QUANTILES, DataError
-from llamacast.forecaster import PretrainedForecaster, load
+from llamacast.forecast import DEFAULT_QUANTILES, DataError, check_whole
+from llamacast.forecaster import LONGEST_HORIZON, PretrainedForecaster, load
 
 MOST_VALUES = 2**24
 """Sampled at a time: series, paths and steps."""
@@ -48,11 +48,20 @@ class FrameForecaster:
     step: int | None = None
     """Of times that are whole numbers; settled, not given."""
 
+    def __post_init__(self) -> None:
+        check_whole("horizon", self.horizon, LONGEST_HORIZON)
+        check_whole("num_samples", self.num_samples, 1_000_000)
+        if not all(0 < level < 1 for level in self.quantiles):
+            raise DataError(f"quantiles must lie between 0 and 1; got {self.quantiles}")
+
     def settled(self, head: pd.DataFrame) -> FrameForecaster:
         """With the names and the frequency that the first rows of the table tell.
 
+        One of their series is forecast, so that an option that cannot be used is told of at once.
+
         Raises:
-            DataError: if they do not tell, or the table is not a long one.
+            DataError: if they do not tell, the table is not a long one, or an option cannot be used.
+            CheckpointError: if there is no such model.
         """
         panel = self._panel(head)
         columns, axis = panel.columns, panel.axes[0]
@@ -63,6 +72,7 @@ class FrameForecaster:
             )
         if columns.time not in head:
             raise DataError("the table has no column of times; name it with time_column")
+        self._forecast(panel.choose([0]))
         return replace(
             self,
             id_column=columns.id,

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llamacast
+
+darts = pytest.importorskip("darts")
+from darts.metrics import mae, mql  # noqa: E402
+
+from llamacast.interfaces.darts import LlamaCastModel  # noqa: E402
+
+HORIZON = 7
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LlamaCastModel(llamacast.load("cria", device="cpu"))
+
+
+def series(seed=0, length=120, freq="D", components=1):
+    rng = np.random.default_rng(seed)
+    index = pd.date_range("2025-01-01", periods=length, freq=freq)
+    values = 20 + 5 * (np.arange(length) % 7 > 4)[:, None] + rng.normal(0, 1, (length, components))
+    return darts.TimeSeries.from_times_and_values(index, values)
+
+
+def test_its_forecasts_are_the_facades(model):
+    one = series()
+    found = model.fit(one).predict(HORIZON)
+    frame = pd.DataFrame({"ds": one.time_index, "y": one.values()[:, 0]})
+    own = model.forecaster.forecast(frame, HORIZON)
+    assert found.time_index.equals(own.index[0])
+    assert np.allclose(found.values()[:, 0], own.median[0])
+
+
+def test_series_of_any_number_frequency_and_components_are_forecast_at_once(model):
+    several = [series(1), series(2, 60, "MS"), series(3, 90, "h", 2), series(4)]
+    together = model.predict(HORIZON, several, num_samples=50, random_state=5)
+    for one, found in zip(several, together, strict=True):
+        assert found.all_values().shape == (HORIZON, one.n_components, 50)
+        assert found.start_time() == one.end_time() + one.freq
+        assert found.components.equals(one.components)
+    # In whatever company, the medians are the same.
+    alone = model.predict(HORIZON, several[2])
+    company = model.predict(HORIZON, several)[2]
+    assert np.allclose(alone.values(), company.values(), rtol=1e-4)
+
+
+def test_it_stands_in_historical_forecasts_and_backtest(model):
+    one = series()
+    found = model.historical_forecasts(
+        one, start=0.7, forecast_horizon=HORIZON, stride=HORIZON, retrain=False,
+        last_points_only=False, num_samples=30,
+    )  # fmt: skip
+    assert len(found) == 5
+    error, loss = model.backtest(
+        one, historical_forecasts=found, last_points_only=False, metric=[mae, mql]
+    )
+    assert loss > 0
+    assert 0 < error < 3
+
+
+def test_missing_values_and_whole_numbers_as_times(model):
+    index = pd.RangeIndex(5, 105)
+    values = np.sin(np.arange(100) / 3)
+    values[40:44] = np.nan
+    found = model.predict(HORIZON, darts.TimeSeries.from_times_and_values(index, values))
+    assert list(found.time_index) == list(range(105, 112))
+    assert np.isfinite(found.values()).all()
+
+
+def test_what_it_has_not_it_refuses(model):
+    with pytest.raises(ValueError, match="covariates"):
+        model.predict(HORIZON, series(), future_covariates=series(9))
+    with pytest.raises(ValueError, match="fit remembers one"):
+        LlamaCastModel(model.forecaster).predict(HORIZON)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llamacast
+
+checks = pytest.importorskip("sktime.utils.estimator_checks")
+from sktime.datasets import load_airline  # noqa: E402
+from sktime.forecasting.model_evaluation import evaluate  # noqa: E402
+from sktime.performance_metrics.forecasting.probabilistic import PinballLoss  # noqa: E402
+from sktime.split import ExpandingWindowSplitter  # noqa: E402
+
+from llamacast.interfaces.sktime import LlamaCastForecaster  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_sktime_finds_nothing_to_object_to():
+    found = checks.check_estimator(LlamaCastForecaster, raise_exceptions=False, verbose=False)
+    assert len(found) > 500
+    assert {name: told for name, told in found.items() if told != "PASSED"} == {}
+
+
+def test_its_forecasts_are_the_facades():
+    y = load_airline()
+    found = LlamaCastForecaster(seed=3).fit(y).predict_quantiles(fh=[1, 12], alpha=[0.1, 0.9])
+    frame = pd.DataFrame({"ds": y.index.to_timestamp(), "y": y.to_numpy()})
+    own = llamacast.load("cria").forecast(frame, 12, seed=3).quantile([0.1, 0.9])[0]
+    assert np.allclose(found, own[[0, 11]])
+    assert found.index.astype(str).tolist() == ["1961-01", "1961-12"]
+
+
+def test_what_it_is_updated_with_it_looks_at():
+    y = load_airline()
+    early = LlamaCastForecaster().fit(y.iloc[:-12])
+    early.update(y.iloc[-12:])
+    whole = LlamaCastForecaster().fit(y)
+    pd.testing.assert_series_equal(early.predict(fh=[1, 2]), whole.predict(fh=[1, 2]))
+
+
+def test_it_stands_in_evaluate():
+    splitter = ExpandingWindowSplitter(fh=[1, 2, 3], initial_window=100, step_length=20)
+    told = evaluate(LlamaCastForecaster(), splitter, load_airline(), scoring=PinballLoss())
+    assert len(told) == 3
+    assert np.isfinite(told["test_PinballLoss"]).all()
