@@ -34,6 +34,15 @@ def test_any_partition_gives_what_one_process_gives(tmp_path, num_shards):
     assert len(whole) == 40 * 5
 
 
+def test_the_frequency_is_told_by_whole_series_wherever_their_rows_lie(tmp_path, monkeypatch):
+    monkeypatch.setattr("llamacast.scaleout.run.ROWS_OF_HEAD", 5)
+    frame = table()
+    frame = frame[frame["ds"].dt.day % 9 > 0].reset_index(drop=True)
+    run = forecast_dataset(write(tmp_path / "in", frame), tmp_path / "out", ASKED, num_shards=3)
+    assert run.asked.frequency == "D"
+    assert_same(run.read(), in_one_process(frame))
+
+
 def test_series_go_to_the_same_shard_in_every_process():
     names = pd.Series(["a", "b", "c", "a", "shop 7", "ü"])
     assert shards_of(names, 7).tolist() == [3, 0, 1, 3, 3, 3]
@@ -107,7 +116,7 @@ def test_names_of_any_kind_are_found_once_for_all_parts(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop(columns="unique_id"), "two rows"),
+        (lambda frame: frame.drop(columns="unique_id"), "long one"),
         (lambda frame: frame.drop(columns="ds"), "column of times"),
         (lambda frame: frame.iloc[:0], "no rows|holds no"),
         (lambda frame: frame.assign(y="many"), "not a number"),

@@ -73,7 +73,7 @@ def read_panel(
     given_names = {"id": id_column, "time": time_column, "target": target_column}
     _check_names(frame, {**given_names, "group": group_column})
     given = parse_frequency(frequency) if frequency is not None else None
-    time = time_column if time_column is not None else _find_time(frame)
+    time = _time_of(frame, time_column)
     named = [covariates] if isinstance(covariates, str) else list(covariates or ())
     plain = frame.drop(columns=[*named, group_column], errors="ignore")
     identifier = id_column if id_column is not None else _find_id(plain, time, target_column)
@@ -193,6 +193,15 @@ def _find(
     """The column with the first of `names`, in whatever case."""
     lower = {str(column).lower(): column for column in reversed(list(frame.columns))}
     return next((lower[n] for n in names if n in lower and lower[n] not in exclude), None)
+
+
+def series_column(frame: pd.DataFrame, time_column: str | None, target_column: str | None) -> Any:
+    """The column of a long frame that names the series, if there is one."""
+    return _find_id(frame, _time_of(frame, time_column), target_column)
+
+
+def _time_of(frame: pd.DataFrame, time_column: str | None) -> Any:
+    return time_column if time_column is not None else _find_time(frame)
 
 
 def _find_time(frame: pd.DataFrame) -> Any:

@@ -42,7 +42,9 @@ def forecast_on_spark(
     head = frame.limit(ROWS_OF_HEAD).toPandas()
     if head.empty:
         raise DataError("the frame has no rows")
-    settled = asked.settled(head)
+    settled = asked.settled(
+        head, lambda name, some: frame.where(functions.col(name).isin(some)).toPandas()
+    )
     if num_shards is None:
         num_shards = min(max(-(-frame.count() // ROWS_PER_SHARD), 1), MOST_SHARDS)
     run = claim(Path(output).resolve(), settled, num_shards, {"table": frame.schema.jsonValue()})

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from llamacast.data.frame import read_panel
+from llamacast.data.frame import read_panel, series_column
 from llamacast.data.panel import Panel
 from llamacast.forecast import DEFAULT_QUANTILES, DataError, check_whole
 from llamacast.forecaster import LONGEST_HORIZON, PretrainedForecaster, load
 
+SERIES_LOOKED_AT = 20
+"""To tell the frequency."""
 MOST_VALUES = 2**24
 """Sampled at a time: series, paths and steps."""
 
@@ -54,22 +58,33 @@ class FrameForecaster:
         if not all(0 < level < 1 for level in self.quantiles):
             raise DataError(f"quantiles must lie between 0 and 1; got {self.quantiles}")
 
-    def settled(self, head: pd.DataFrame) -> FrameForecaster:
-        """With the names and the frequency that the first rows of the table tell.
+    def settled(
+        self, head: pd.DataFrame, rows_of: Callable[[str, list[Any]], pd.DataFrame]
+    ) -> FrameForecaster:
+        """With the names that the first rows of a table tell, and the frequency of their series.
 
-        One of their series is forecast, so that an option that cannot be used is told of at once.
+        One of these is forecast, so that an option that cannot be used is told of at once.
+
+        Args:
+            head: the first rows.
+            rows_of: given the column of series names and some of these, all their rows.
 
         Raises:
             DataError: if they do not tell, the table is not a long one, or an option cannot be used.
             CheckpointError: if there is no such model.
         """
-        panel = self._panel(head)
-        columns, axis = panel.columns, panel.axes[0]
-        if columns.id is None or columns.id not in head or columns.target not in head:
+        name = self.id_column
+        if name is None and not head.empty:
+            name = series_column(head, self.time_column, self.target_column)
+        if name is None or name not in head:
             raise DataError(
                 "a table in parts must be a long one: a column of series names (unique_id, or "
                 "id_column), one of times, one of values"
             )
+        # Rows may lie anywhere, so those of the head have gaps.
+        some = rows_of(name, head[name].drop_duplicates().head(SERIES_LOOKED_AT).tolist())
+        panel = replace(self, id_column=name)._panel(some)
+        columns, axis = panel.columns, panel.axes[0]
         if columns.time not in head:
             raise DataError("the table has no column of times; name it with time_column")
         self._forecast(panel.choose([0]))

@@ -31,7 +31,7 @@ RUN_FILE, SHARDS = "_run.json", "_shards"
 ROWS_PER_SHARD = 500_000
 MOST_SHARDS = 512
 """Files that are open at a time while the table is cut."""
-ROWS_OF_HEAD = 20_000
+ROWS_OF_HEAD = 1_000
 ROWS_READ_TOGETHER = 2**16
 ROWS_HELD = 2**21
 """Before they are written to their shards."""
@@ -104,7 +104,15 @@ def open_run(
     """
     source, folder = Path(data), Path(output)
     table = _dataset(source)
-    settled = asked.settled(_head(table, source))
+    head: pd.DataFrame = table.head(ROWS_OF_HEAD).to_pandas()
+    if head.empty:
+        raise DataError(f"{source}: the table has no rows")
+    settled = asked.settled(
+        head,
+        lambda name, some: table.to_table(
+            filter=pyarrow.dataset.field(name).isin(some)
+        ).to_pandas(),
+    )
     if num_shards is None:
         rows = table.count_rows()
         num_shards = min(max(-(-rows // ROWS_PER_SHARD), 1), MOST_SHARDS)
@@ -152,13 +160,6 @@ def _dataset(source: Path) -> Any:
     except pa.ArrowInvalid as error:
         raise DataError(f"{source}: cannot be read as parquet ({error})") from error
     return found
-
-
-def _head(table: Any, source: Path) -> pd.DataFrame:
-    head: pd.DataFrame = table.head(ROWS_OF_HEAD).to_pandas()
-    if head.empty:
-        raise DataError(f"{source}: the table has no rows")
-    return head
 
 
 def _fingerprint(table: Any) -> list[list[Any]]:
