@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 DATA := examples/data/pedestrians.csv
 
-.PHONY: forecast test check clean
+.PHONY: forecast test check docs clean
 
 forecast: .venv/installed
 	$(BIN)/llamacast forecast $(DATA) --horizon 48 --nonnegative --output forecast.csv --plot forecast.png
@@ -22,6 +22,11 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_architecture.py
 
+# A site in site/, with the examples as notebooks that are run.
+docs: .venv/installed-docs
+	$(BIN)/python docs/gather.py build/pages
+	$(BIN)/mkdocs build --quiet
+
 .venv/torch:
 	$(PYTHON) -c 'import sys; sys.exit("LlamaCast needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
@@ -36,9 +41,13 @@ check: .venv/installed-dev
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 
+.venv/installed-docs: .venv/installed pyproject.toml
+	$(BIN)/pip install --quiet --editable ".[docs,covariates,finetune]"
+	touch $@
+
 .venv/pandas3: .venv/installed-dev
 	$(BIN)/pip install --quiet --no-deps --target $@ "pandas>=3"
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build site

@@ -500,6 +500,33 @@ def mcp(
 
 
 @app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="Folder to write.")],
+    horizon: Annotated[int, typer.Option(min=1, help="Steps that will be forecast.")],
+    model: Annotated[str, typer.Option(help="A packaged model, or the folder of one.")] = "cria",
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, or torch (torch.export's .pt2).")
+    ] = "onnx",
+    context_length: Annotated[
+        int, typer.Option(min=16, help="Past steps that will be looked at.")
+    ] = 512,
+) -> None:
+    """Write a network for a runtime without torch: inputs and outputs as docs/export.md tells.
+
+    Takes minutes. Each file is run, and kept only if it answers as torch does.
+    """
+    with errors_in_one_line():
+        from llamacast.exporting.export import SUFFIXES, export
+        from llamacast.forecaster import load
+
+        if format_ not in SUFFIXES:
+            refuse(f"--format must be one of {', '.join(SUFFIXES)}; got {format_!r}")
+        network = load(model, device="cpu").model
+        for name, apart in export(network, output, format_, horizon, context_length).items():  # type: ignore[arg-type]
+            tell(f"wrote {output / name}, which differs from torch by {apart:.1e} at most")
+
+
+@app.command()
 def doctor() -> None:
     """Tell versions, devices, weights, and whether they forecast; exit code 1 if they do not."""
     from llamacast.interfaces.doctor import examine

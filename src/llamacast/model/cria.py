@@ -145,9 +145,9 @@ class Cria(nn.Module):
         )
         frames = make_frames(values, observed, self.config)
         lags = gather_seasons(values, observed, frames, periods, self.config)
-        patched = (len(values), -1, self.config.patch_length)
-        seen = observed.view(patched)
-        patch, count = frames.to_frame(values.view(patched)) * seen, seen.sum(dim=2)
+        patched = (-1, self.config.patch_length)
+        seen = observed.unflatten(1, patched)
+        patch, count = frames.to_frame(values.unflatten(1, patched)) * seen, seen.sum(dim=2)
         mean = torch.where(count > 0, patch.sum(dim=2) / count.clamp(min=1), frames.last)
         if covariates is None and self.config.num_covariates:
             longer = values.shape[1] + self.config.patch_length
@@ -192,7 +192,7 @@ class Cria(nn.Module):
             with full_precision(hidden):
                 slopes = self.slopes(hidden) * outlook.frames.movement.unsqueeze(-1)
             median = median + torch.einsum("stpc,stc->stp", outlook.beside, slopes)
-        return spread_out(median, spread, gaps + usual_gaps(self.levels))
+        return spread_out(median, spread, gaps + usual_gaps(self.config.levels).to(gaps))
 
     def loss(
         self,

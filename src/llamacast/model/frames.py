@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from llamacast.model.config import CriaConfig
+from llamacast.model.running import running_most
 
 # A frame's scale below this share of its location, or movement of its scale, is rounding.
 SMALLEST_SHARE = 1e-6
@@ -80,7 +81,7 @@ def at_tokens(
     part: Shaped[Tensor, "series token *rest"], tokens: Int[Tensor, "series chosen"]
 ) -> Shaped[Tensor, "series chosen *rest"]:
     """What belongs to some tokens of each row."""
-    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    rows = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
     return part[rows, tokens]
 
 
@@ -94,7 +95,7 @@ def make_frames(
     length = config.patch_length
 
     def summed(*parts: Tensor) -> Float[Tensor, "series part token"]:
-        rows = [widest(part).view(len(part), -1, length).sum(dim=2) for part in parts]
+        rows = [widest(part).unflatten(1, (-1, length)).sum(dim=2) for part in parts]
         return torch.stack(rows, dim=1)
 
     def means(sums: Tensor, half_life: int) -> tuple[Tensor, ...]:
@@ -113,7 +114,7 @@ def make_frames(
     movement = sum(0.5 * mean.sqrt() * root for mean, root, _, _ in (recent, long_term))
     assert isinstance(movement, Tensor)
     trends = [change / gap.clamp(min=1.0) for _, _, change, gap in (recent, long_term)]
-    moves = size.cummax(dim=1).values[:, length - 1 :: length] > 0
+    moves = running_most(size)[:, length - 1 :: length] > 0
     scale = (square - location.square()).clamp(min=0.0).sqrt()
     scale = scale.maximum(SMALLEST_SHARE * location.abs())
     scale = torch.where(moves & (scale > 0), scale, 1.0)
@@ -151,7 +152,7 @@ def _changes(
     """At each step, the step of the last observed value; where it is observed itself, how far it is
     from the one before it, and after how many steps (else 0, and at the first)."""
     steps = torch.arange(values.shape[1], device=values.device)
-    last_step = torch.where(observed, steps, -1).cummax(dim=1).values
+    last_step = running_most(torch.where(observed, steps, -1))
     before = torch.nn.functional.pad(last_step, (1, 0), value=-1)[:, :-1]
     pairs = observed & (before >= 0)
     change = values - values.gather(1, before.clamp(min=0))

@@ -99,7 +99,9 @@ class QuantileGridHead(nn.Module):
         spread = _positive(self.spread(hidden))
         median = _located(self.median(hidden), anchor, spread, in_spreads=True)
         levels = torch.tensor(QUANTILE_LEVELS, device=hidden.device, dtype=hidden.dtype)
-        values = spread_out(median, spread, self.gaps(hidden) + usual_gaps(levels))
+        values = spread_out(
+            median, spread, self.gaps(hidden) + usual_gaps(QUANTILE_LEVELS).to(hidden)
+        )
         return QuantileGrid(Quantiles(values, levels))
 
 

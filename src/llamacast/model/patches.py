@@ -23,17 +23,20 @@ def to_patches(
     observed: Bool[Tensor, "series time"],
     patch_length: int,
     num_future: int,
+    num_known: int | None = None,
 ) -> tuple[Float[Tensor, "series patched"], Bool[Tensor, "series patched"], Int[Tensor, " series"]]:
     """Move each row to the left, so that it begins in the first patch and ends with a whole one.
 
     Rows end with their last step. `num_future` patches of nothing observed follow, and more after
-    rows that are shorter than others. Returns values, observed, and the number of each row's patches.
+    rows that are shorter than others: than `num_known` patches, if it is given, as many as there can
+    be. Returns values, observed, and the number of each row's patches.
     """
     time = values.shape[1]
     steps = torch.arange(time, device=values.device)
     first = torch.where(observed, steps, time - 1).amin(dim=1)
     num_tokens = -(-(time - first) // patch_length)
-    width = (int(num_tokens.max()) + num_future) * patch_length
+    most = int(num_tokens.max()) if num_known is None else num_known
+    width = (most + num_future) * patch_length
     source = torch.arange(width, device=values.device) + time - num_tokens[:, None] * patch_length
     within = (source >= 0) & (source < time)
     source = source.clamp(0, time - 1)
@@ -64,10 +67,10 @@ def make_patch_tokens(
     the frame (where among all that was?) and from the last observed value in usual movements (what
     has changed lately?), both through the inverse hyperbolic sine.
     """
-    patched = (len(values), -1, config.patch_length)
+    patched = (-1, config.patch_length)
     holder = frames.last_step.clamp(min=0) // config.patch_length
-    seen = at_tokens(observed.view(patched), holder)
-    patch = frames.to_frame(at_tokens(values.view(patched), holder)) * seen
+    seen = at_tokens(observed.unflatten(1, patched), holder)
+    patch = frames.to_frame(at_tokens(values.unflatten(1, patched), holder)) * seen
     parts = [patch.asinh(), frames.in_movements(patch) * seen, seen.float()]
     for told, there in (
         (seasons.latest, seasons.latest_seen),
@@ -82,7 +85,7 @@ def make_patch_tokens(
     parts += [
         periods.lengths.float().log1p() / 5.0,
         periods.strengths.float(),
-        _scalars(observed.view(patched), frames),
+        _scalars(observed.unflatten(1, patched), frames),
         seasons.growth.asinh(),
         (seasons.growth / unit).asinh(),
     ]

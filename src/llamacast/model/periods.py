@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from llamacast.model.running import running_least
+
 SHORTEST_PERIOD = 2
 # A peak must have been seen one and a half times; what the calendar suggests, once.
 LONGEST_SHARE, LONGEST_SHARE_OF_CALENDAR = 2 / 3, 0.95
@@ -99,7 +101,8 @@ def find_periods_along(
     strengths = found.strengths[:, None].repeat(1, num_tokens, 1)
     known = num_known[:, None]
     doublings = [2**power for power in range(max(0, num_tokens - 1).bit_length())]
-    doublings = [one for one in doublings if one < min(num_tokens, int(num_known.max()))]
+    if not torch.compiler.is_exporting():  # where what is to be done must not depend on the data
+        doublings = [one for one in doublings if one < min(num_tokens, int(num_known.max()))]
     short = [one for one in doublings if one <= LONGEST_TOGETHER]
     for together in (short, *([one] for one in doublings if one > LONGEST_TOGETHER)):
         for prefix, found in zip(
@@ -129,8 +132,9 @@ def _of_prefixes(
     within = torch.cat([observed[:, :time] & (steps < one * patch_length) for one in prefixes])
     rows = values[:, :time].repeat(len(prefixes), 1)
     found = find_periods(rows, within, seasons.repeat(len(prefixes), 1), num_periods)
-    parts = zip(found.lengths.split(len(values)), found.strengths.split(len(values)), strict=True)
-    return [Periods(*part) for part in parts]
+    lengths = found.lengths.unflatten(0, (len(prefixes), -1))
+    strengths = found.strengths.unflatten(0, (len(prefixes), -1))
+    return [Periods(*part) for part in zip(lengths, strengths, strict=True)]
 
 
 def _autocorrelation(
@@ -156,7 +160,7 @@ def _strength(correlation: Float[Tensor, "series lag"]) -> Float[Tensor, "series
 
     What changes slowly correlates at all short lags; only what comes back rises again.
     """
-    return correlation.minimum(correlation - correlation.cummin(dim=1).values)
+    return correlation.minimum(correlation - running_least(correlation))
 
 
 def _correlate(rows: Tensor, size: int) -> Tensor:

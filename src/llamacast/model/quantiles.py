@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Float
@@ -99,10 +103,11 @@ def spread_out(
     return torch.cat([below, middle, above], dim=-1)
 
 
-def usual_gaps(levels: Float[Tensor, " level"]) -> Float[Tensor, " gap"]:
+def usual_gaps(levels: Sequence[float]) -> Float[Tensor, " gap"]:
     """What softplus turns into the gaps between the normal distribution's quantiles."""
-    gaps = torch.special.ndtri(levels.cpu().double()).diff()
-    return gaps.expm1().log().to(levels)
+    places = [NormalDist().inv_cdf(level) for level in levels]
+    gaps = [high - low for low, high in itertools.pairwise(places)]
+    return torch.tensor([math.log(math.expm1(gap)) for gap in gaps])
 
 
 def pinball(value: Float[Tensor, "*batch"], quantiles: Quantiles) -> Float[Tensor, "*batch"]:

@@ -38,10 +38,11 @@ def location_and_scale(
 
 def _robust(known: Tensor, config: LagLlamaConfig) -> tuple[Tensor, Tensor]:
     """Lower median and interquartile range (linear interpolation)."""
-    location = known.nanmedian(dim=1, keepdim=True).values
-    # Quartiles of the centred values: exact also far from zero, and one sort for both.
-    ordered = (known - location).sort(dim=1).values  # NaN last
     last = (~known.isnan()).sum(dim=1, keepdim=True).sub(1).clamp(min=0)
+    ordered = known.masked_fill(known.isnan(), torch.inf).sort(dim=1).values  # what is missing last
+    location = ordered.gather(1, last.div(2, rounding_mode="floor"))
+    # Quartiles of the centred values: exact also far from zero, and one sort for both.
+    ordered = ordered - location
     scale = _quantile_of_sorted(ordered, last, 0.75) - _quantile_of_sorted(ordered, last, 0.25)
     if config.scale_floor == "epsilon":
         return location, scale.clamp(min=OFFICIAL_SCALE_FLOOR)
@@ -93,8 +94,7 @@ def standardise(
     # In a power of two of the largest: sums and squares of what is near the ends of the range of
     # floats would leave it.
     largest = values.masked_fill(~observed, 0.0).abs().amax(dim=1, keepdim=True)
-    unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)
-    unit = torch.where(largest > 0, unit, 1.0)
+    unit = torch.where(largest > 0, _power_of_two(largest), 1.0)
     known = (values / unit).masked_fill(~observed, 0.0)
     count = observed.sum(dim=1, keepdim=True).clamp(min=1)
     # From one of the values, so that a constant is its own mean, to the last place.
@@ -108,3 +108,10 @@ def standardise(
     scale = torch.where(moves, scale, 0.0)
     standardised = centred / torch.where(moves, scale, 1.0) * moves
     return standardised.float(), location * unit, scale * unit
+
+
+def _power_of_two(largest: Tensor) -> Tensor:
+    """The one below each; which of them it is does not matter."""
+    if torch.compiler.is_exporting():  # other formats take no floats apart
+        return torch.pow(2.0, largest.log2().floor())
+    return torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 1)

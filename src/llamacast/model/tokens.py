@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from llamacast.model.config import NUM_CALENDAR_FEATURES, LagLlamaConfig
+from llamacast.model.running import running_most
 
 # A location this many scales from zero is as far as a token says.
 LARGEST_RELATIVE_LOCATION = 1e4
@@ -25,7 +26,7 @@ def fill_missing(
     if config.missing == "zero":
         return values.masked_fill(~observed, 0.0)
     steps = torch.arange(values.shape[1], device=values.device)
-    last_seen = torch.where(observed, steps, -1).cummax(dim=1).values
+    last_seen = running_most(torch.where(observed, steps, -1))
     carried = values.gather(1, last_seen.clamp(min=0))
     return torch.where(last_seen >= 0, carried, location)
 
@@ -77,10 +78,10 @@ def window_statistics(
     if config.statistics == "absolute":
         return torch.cat([location.abs().log1p(), scale.log()], dim=1)
     largest = LARGEST_RELATIVE_LOCATION
-    relative_location = (location / scale).clamp(-largest, largest).asinh()
+    relative_location = (location / scale).clamp(-largest, largest).float().asinh()
     # The largest lag's span, whatever the context, so that a longer context changes nothing.
     share_observed = observed[:, -(config.max_lag + 1) :].to(scale.dtype).mean(dim=1, keepdim=True)
-    return torch.cat([relative_location, share_observed], dim=1)
+    return torch.cat([relative_location, share_observed.float()], dim=1)
 
 
 def token_calendar(
