@@ -16,7 +16,7 @@ from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.one_pass import forecast_quantiles
 
-HORIZON, CONTEXT = 20, 64
+HORIZON, CONTEXT = 20, 32
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +96,24 @@ def test_steps_go_on_as_the_whole_sequence_would(lag_llama):
         assert torch.allclose(one, other[:, -1], atol=1e-4)
 
 
-@pytest.mark.parametrize("format_", ["onnx", "torch"])
-def test_files_answer_as_torch_does_for_any_number_of_series(cria, lag_llama, tmp_path, format_):
-    if format_ == "onnx":
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
-    for network, names in ((cria, {"forecast"}), (lag_llama, {"prefill", "step"})):
-        folder = tmp_path / type(network).__name__
-        # It compares them itself, for another number of series than the file was made with.
-        found = export(network, folder, format_, HORIZON, CONTEXT)
+@pytest.fixture(scope="module")
+def in_onnx(cria, tmp_path_factory):
+    """Writing takes most of a test's time."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("onnx")
+    return folder, export(cria, folder, "onnx", HORIZON, CONTEXT)
+
+
+def test_files_answer_as_torch_does_for_any_number_of_series(in_onnx, lag_llama, tmp_path):
+    # It compares them itself, for another number of series than the file was made with.
+    others = [
+        (tmp_path / format_, export(lag_llama, tmp_path / format_, format_, HORIZON, CONTEXT))
+        for format_ in ("onnx", "torch")
+    ]
+    for (folder, found), names in zip(
+        [in_onnx, *others], ({"forecast"}, *({"prefill", "step"},) * 2), strict=True
+    ):
         assert {name.split(".")[0] for name in found} == names
         assert max(found.values()) <= LARGEST_DIFFERENCE
         about = json.loads((folder / "about.json").read_text())
@@ -112,11 +121,10 @@ def test_files_answer_as_torch_does_for_any_number_of_series(cria, lag_llama, tm
         assert set(about["programs"]) == names
 
 
-def test_an_onnx_file_forecasts_without_torch(cria, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    export(cria, tmp_path, "onnx", HORIZON, CONTEXT)
-    session = onnxruntime.InferenceSession(str(tmp_path / "forecast.onnx"))
+def test_an_onnx_file_forecasts_without_torch(in_onnx, cria):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(in_onnx[0] / "forecast.onnx"))
     history = histories(5, CONTEXT, seed=2).numpy()
     seasons = np.zeros((5, 2), dtype=np.int64)
     (found,) = session.run(None, {"history": history, "seasons": seasons})
@@ -128,10 +136,10 @@ def test_an_onnx_file_forecasts_without_torch(cria, tmp_path):
     assert np.allclose(alone[0], found[2], rtol=1e-4)
 
 
-def test_an_answer_that_differs_is_not_kept(cria, tmp_path, monkeypatch):
+def test_an_answer_that_differs_is_not_kept(cria, lag_llama, tmp_path, monkeypatch):
     monkeypatch.setattr("llamacast.exporting.export._difference", lambda *given: 0.5)
     with pytest.raises(DataError, match="not kept"):
-        export(cria, tmp_path, "torch", HORIZON, CONTEXT)
+        export(lag_llama, tmp_path, "torch", HORIZON, CONTEXT)
     assert not list(tmp_path.glob("*.pt2"))
     with pytest.raises(DataError, match="multiple of 16"):
         export(cria, tmp_path, "torch", HORIZON, 50)

@@ -69,7 +69,7 @@ def export(
             )
             if format_ == "torch":
                 torch.export.save(exported, made)
-                answer = torch.export.load(made).module()
+                answer: Callable[..., Any] = torch.export.load(made).module()
             else:
                 answer = _as_onnx(program, exported, made)
             found[file.name] = _difference(program, answer)
