@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SHOWN = (".md", ".png", ".csv", ".toml")
+KERNEL = '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}'
 PICTURE = re.compile(r"""["'](\w+\.png)["']""")
 
 
@@ -42,8 +43,11 @@ def make_page(example: Path) -> None:
     script = f"# %% [markdown]\n# # {title.strip(chr(34))}\n\n# %%\n{code}"
     example.write_text(script)
     notebook = example.with_suffix(".ipynb")
-    run("jupytext", "--to", "ipynb", "--execute", example.name, folder=example.parent)
-    run("jupyter", "nbconvert", "--to", "markdown", notebook.name, folder=example.parent)
+    metadata = ("--update-metadata", KERNEL)
+    run("jupytext", "--quiet", "--to", "ipynb", *metadata, example.name, folder=example.parent)
+    for arguments in (("--execute", "--inplace"), ("--to", "markdown")):
+        given = ("nbconvert", "--log-level", "ERROR", *arguments, notebook.name)
+        run("jupyter", *given, folder=example.parent)
     page = example.with_suffix(".md")
     page.write_text(
         page.read_text() + "\n" + "\n\n".join(pictures) + f"\n\n[Notebook]({notebook.name})\n"

@@ -44,7 +44,8 @@ def forecast_on_ray(
     shard done again. The same call goes on after a stop.
 
     Args:
-        data, output: paths that all machines see.
+        data: a path that all machines see.
+        output: another, of a folder.
         asked: what to forecast, and how.
         concurrency: actors; None takes as many as the cluster has room for.
         threads: cores for each actor.

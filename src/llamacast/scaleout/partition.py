@@ -30,9 +30,9 @@ class FrameForecaster:
         horizon: steps to forecast.
         model: a packaged name, or a folder that every worker can read.
         quantiles: in (0, 1), a column each beside `mean`.
-        num_samples, seed, context_length, nonnegative, integer: as for `forecast`.
-        id_column, time_column, target_column, frequency: as for `forecast`; what is None is settled
-            once for the whole table, by its first rows, so that every part is read alike.
+        num_samples: as for `forecast`, like `seed`, `context_length`, `nonnegative`, `integer`.
+        id_column: as for `forecast`, like `time_column`, `target_column`, `frequency`; what is None is
+            settled once for the whole table, by its first rows, so that every part is read alike.
         device: for each worker.
     """
 
