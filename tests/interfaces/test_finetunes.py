@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import sqlite3
 import time
 
@@ -11,8 +12,8 @@ from fastapi.testclient import TestClient
 import llamacast
 from llamacast.forecast import DataError
 from llamacast.interfaces.service.app import make_app
-from llamacast.interfaces.service.jobs import DATABASE, Jobs
-from llamacast.interfaces.service.limits import Limits
+from llamacast.interfaces.service.jobs import DATABASE, FinetuneRequest, Jobs, reached
+from llamacast.interfaces.service.limits import Limits, ServiceError
 from llamacast.interfaces.service.schema import SeriesInput, panel_of
 from llamacast.interfaces.service.state import Service
 from tests.interfaces.serving import serving, wait_for
@@ -201,6 +202,61 @@ def test_a_job_outlives_a_kill_in_the_middle(models, tmp_path):
         panel_of([SeriesInput(**one) for one in series()]), 7, strategy="head", steps=12
     )
     assert told["verdict"]["crps_after"] == pytest.approx(own.verdict.crps_after, rel=1e-4)
+
+
+def test_trouble_with_one_job_does_not_keep_others_waiting(models, tmp_path, monkeypatch):
+    """A full disk, no more processes: the worker goes on."""
+    settle, troubled = Jobs._settle, []
+
+    def once(self, job, code, late):
+        if not troubled:
+            troubled.append(job.name)
+            raise OSError("no space left on device")
+        settle(self, job, code, late)
+
+    monkeypatch.setattr(Jobs, "_settle", once)
+    with client_of(models, tmp_path) as client:
+        names = [client.post(JOBS, json=asked(), headers=key()).json()["id"] for _ in range(2)]
+        assert [over(client, name)["status"] for name in names] == ["failed", "succeeded"]
+        assert (
+            client.get(f"{JOBS}/{names[0]}", headers=key()).json()["error"].startswith("it is our")
+        )
+
+
+def test_many_at_once_do_not_pass_the_limit(models, tmp_path):
+    jobs = Jobs(tmp_path, Limits())
+    wanted = FinetuneRequest(**asked())
+
+    def submit(_):
+        try:
+            jobs.submit("somebody", wanted, models["cria"])
+        except ServiceError as error:
+            return error.status
+        return 202
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(submit, range(24)))
+    assert found.count(202) == Limits().finetunes_waiting
+    assert found.count(429) == 24 - Limits().finetunes_waiting
+
+
+def test_a_model_that_another_job_begins_with_is_not_deleted(models, tmp_path):
+    with client_of(models, tmp_path) as client:
+        first = client.post(JOBS, json=asked(steps=1), headers=key()).json()["id"]
+        assert over(client, first)["status"] == "succeeded"
+        second = client.post(JOBS, json=asked(model=first, steps=2000), headers=key()).json()["id"]
+        refused = client.delete(f"{JOBS}/{first}", headers=key())
+        assert refused.status_code == 409
+        assert "begins with" in refused.json()["detail"]
+        client.post(f"{JOBS}/{second}/cancel", headers=key())
+
+
+def test_a_log_that_is_cut_short_tells_of_no_steps(tmp_path):
+    assert reached(tmp_path) == 0
+    (tmp_path / "log.csv").write_text("")
+    assert reached(tmp_path) == 0
+    (tmp_path / "log.csv").write_text("step,minutes\n")
+    assert reached(tmp_path) == 0
 
 
 def test_a_job_in_which_the_service_goes_down_again_and_again_is_given_up(models, tmp_path):

@@ -27,11 +27,9 @@ def test_any_partition_gives_what_one_process_gives(tmp_path, num_shards):
         write(tmp_path / "in", frame), tmp_path / "out", ASKED, num_shards=num_shards
     )
     assert_same(run.read(), in_one_process(frame))
-    assert len(list((tmp_path / "out").glob("part-*.parquet"))) == num_shards
     assert not (tmp_path / "out" / "_shards").exists()
     # A folder of parquet, for whoever reads such.
-    whole = pd.read_parquet(tmp_path / "out") if num_shards < 40 else run.read()
-    assert len(whole) == 40 * 5
+    assert len(pd.read_parquet(tmp_path / "out")) == 40 * 5
 
 
 def test_the_frequency_is_told_by_whole_series_wherever_their_rows_lie(tmp_path, monkeypatch):
@@ -95,6 +93,31 @@ def test_another_run_is_not_written_over(tmp_path):
         forecast_dataset(source, output, ASKED)
     with pytest.raises(CheckpointError, match="other files"):
         forecast_dataset(source, source, ASKED)
+
+
+def test_times_that_parts_would_read_differently_are_refused(tmp_path):
+    """Months written as numbers are dates only where a year ends among them."""
+    whole = [202311, 202312, *range(202401, 202413)]
+    frame = pd.concat(
+        pd.DataFrame({"unique_id": name, "ds": months, "y": np.arange(len(months)) % 5.0})
+        for name, months in (
+            ("a", whole), *((f"b{n}", list(range(202501, 202513))) for n in range(20))
+        )
+    )  # fmt: skip
+    asked = FrameForecaster(horizon=2, num_samples=5)
+    with pytest.raises(DataError, match=r"MS|other times"):
+        forecast_dataset(write(tmp_path / "in", frame, 1), tmp_path / "out", asked, num_shards=300)
+
+
+def test_a_table_with_an_index_is_read_as_the_facade_reads_it(tmp_path):
+    frame = table(count=5)
+    (tmp_path / "in").mkdir()
+    frame.set_index("unique_id").to_parquet(tmp_path / "in" / "x.parquet")
+    run = forecast_dataset(tmp_path / "in", tmp_path / "out", ASKED)
+    assert_same(run.read(), in_one_process(frame))
+    (tmp_path / "in" / "notes.txt").write_text("no parquet")
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        forecast_dataset(tmp_path / "in", tmp_path / "other", ASKED)
 
 
 def test_names_of_any_kind_are_found_once_for_all_parts(tmp_path):

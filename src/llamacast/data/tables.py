@@ -101,9 +101,10 @@ def _read_csv(source: Callable[[], Path | io.StringIO], id_column: str | None) -
     """Commas and decimal points, or semicolons and decimal commas, or tabs; ids as they are written."""
     header = list(pd.read_csv(source(), nrows=0, index_col=False, skipinitialspace=True).columns)
     alone = header[0] if len(header) == 1 else ""
-    separator = next((mark for mark in (";", "\t") if mark in alone), ",")
+    separator = next((mark for mark in (";", "\t", "|") if mark in alone), ",")
     if separator != ",":
-        header = [name.strip() for name in alone.split(separator)]
+        read = pd.read_csv(source(), sep=separator, nrows=0, index_col=False, skipinitialspace=True)
+        header = list(read.columns)
     ids = [column for column in header if column == id_column or column.lower() in ID_NAMES]
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # that values would be dropped

@@ -23,7 +23,7 @@ class Worker:
         """Forecast the shards of these numbers, but for those that are there."""
         found = []
         for number in batch["shard"].tolist():
-            done = self.run.part(number).exists()
+            done = self.run.is_done(number)
             found.append(0 if done else self.run.do(number, self.threads))
         return {"shard": batch["shard"], "series": found}
 
@@ -41,7 +41,7 @@ def forecast_on_ray(
     """Forecast a parquet file, or a folder of such, on the Ray that is initialised or can be.
 
     The table is cut into shards here, and actors forecast them; one that dies is replaced, and its
-    shard done again. The same call goes on after a stop.
+    shard done again (Ray's own way with actors, without end: watch memory). The same call goes on after a stop.
 
     Args:
         data: a path that all machines see.
@@ -74,8 +74,6 @@ def forecast_on_ray(
             concurrency=min(actors, len(pending)),
             num_cpus=threads,
             num_gpus=num_gpus or None,
-            max_restarts=-1,
-            max_task_retries=-1,
         ).materialize()
     run.finish()
     return run

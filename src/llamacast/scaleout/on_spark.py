@@ -25,8 +25,8 @@ def forecast_on_spark(
 ) -> Run:
     """Forecast a long Spark frame; its workers write the parts of `output`, a folder that all see.
 
-    A task that fails is done again as Spark is configured to; the same call goes on after a stop, if
-    `frame` holds the same rows (how Spark plans it is remembered, its rows are not).
+    A task that fails is done again as Spark is configured to; the same call goes on after a stop, and is
+    refused if `frame` holds other rows. Times are those of Spark's session (`spark.sql.session.timeZone`).
 
     Args:
         frame: a row for each series and time.
@@ -47,15 +47,21 @@ def forecast_on_spark(
     )
     if num_shards is None:
         num_shards = min(max(-(-frame.count() // ROWS_PER_SHARD), 1), MOST_SHARDS)
-    run = claim(Path(output).resolve(), settled, num_shards, {"table": frame.schema.jsonValue()})
+    names = [str(settled.id_column), str(settled.time_column), str(settled.target_column)]
+    told = frame.agg(
+        functions.count("*").alias("rows"),
+        functions.bit_xor(functions.xxhash64(*names)).alias("digest"),
+    ).first()
+    assert told is not None
+    about = {"table": [frame.schema.jsonValue(), told["rows"], told["digest"]]}
+    run = claim(Path(output).resolve(), settled, num_shards, about)
     pending = run.pending()
     if not pending:
         return run
-    names = [str(settled.id_column), str(settled.time_column), str(settled.target_column)]
 
     def forecast(part: pd.DataFrame) -> pd.DataFrame:
         number = int(part[SHARD].iloc[0])
-        if not run.part(number).exists():
+        if not run.is_done(number):
             run.write_part(number, settled(part[names], threads))
         return pd.DataFrame({"shard": [number]})
 
@@ -69,6 +75,6 @@ def forecast_on_spark(
         .collect()
     )
     for number in set(pending) - {row["shard"] for row in done}:
-        run.write_part(number, head.iloc[:0, :0])  # no series fell into it
+        run.mark_empty(number)
     run.finish()
     return run

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 
 from llamacast.data.frame import read_panel, series_column
-from llamacast.data.panel import Panel
+from llamacast.data.panel import Panel, TimeAxis
 from llamacast.forecast import DEFAULT_QUANTILES, DataError, check_whole
 from llamacast.forecaster import LONGEST_HORIZON, PretrainedForecaster, load
 
-SERIES_LOOKED_AT = 20
+SERIES_LOOKED_AT = 5
 """To tell the frequency."""
 MOST_VALUES = 2**24
 """Sampled at a time: series, paths and steps."""
@@ -49,8 +49,8 @@ class FrameForecaster:
     target_column: str | None = None
     frequency: str | None = None
     device: str = "auto"
-    step: int | None = None
-    """Of times that are whole numbers; settled, not given."""
+    axis: tuple[int, str | None] | None = None
+    """Settled, not given: the step of times that are whole numbers (0 of dates), and the zone of dates."""
 
     def __post_init__(self) -> None:
         check_whole("horizon", self.horizon, LONGEST_HORIZON)
@@ -87,14 +87,14 @@ class FrameForecaster:
         columns, axis = panel.columns, panel.axes[0]
         if columns.time not in head:
             raise DataError("the table has no column of times; name it with time_column")
-        self._forecast(panel.choose([0]))
+        replace(self, device="cpu")._forecast(panel.choose([0]))
         return replace(
             self,
             id_column=columns.id,
             time_column=columns.time,
             target_column=columns.target,
             frequency=None if axis.frequency is None else axis.frequency.name,
-            step=axis.step if axis.frequency is None else None,
+            axis=_kind(axis),
         )
 
     def __call__(self, frame: pd.DataFrame, threads: int | None = None) -> pd.DataFrame:
@@ -109,11 +109,11 @@ class FrameForecaster:
         if threads is not None:
             torch.set_num_threads(threads)
         panel = self._panel(frame)
-        if self.step is not None and panel.axes[0].step != self.step:
+        if self.axis is not None and _kind(panel.axes[0]) != self.axis:
             raise DataError(
-                f"column {self.time_column!r}: series {panel.ids[0]!r} counts in steps of "
-                f"{panel.axes[0].step}, the first ones of the table in steps of {self.step}; "
-                "give dates, or forecast them apart"
+                f"column {self.time_column!r}: series {panel.ids[0]!r} has {_in_words(panel.axes[0])}, "
+                "the first ones of the table have other times; give all as dates (or as whole "
+                "numbers of one step), in one time zone"
             )
         together = max(1, MOST_VALUES // (self.num_samples * self.horizon))
         parts = [
@@ -149,6 +149,16 @@ def shards_of(names: pd.Series[str], num_shards: int) -> np.ndarray:
     """Of each row the shard that its series belongs to: the same in every run, on every machine."""
     hashes = pd.util.hash_array(names.to_numpy(dtype=object), categorize=True)
     return (hashes % np.uint64(num_shards)).astype(np.int64)
+
+
+def _kind(axis: TimeAxis) -> tuple[int, str | None]:
+    zone = None if axis.zone is None else str(axis.zone)
+    return (axis.step if axis.frequency is None else 0), zone
+
+
+def _in_words(axis: TimeAxis) -> str:
+    step, zone = _kind(axis)
+    return f"whole numbers in steps of {step}" if step else f"dates of the zone {zone}"
 
 
 @lru_cache(maxsize=2)

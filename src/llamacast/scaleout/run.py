@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,22 +53,32 @@ class Run:
     def part(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.parquet"
 
+    def is_done(self, number: int) -> bool:
+        return self.part(number).exists() or self._empty(number).exists()
+
     def pending(self) -> list[int]:
         """Shards whose forecast is not there."""
-        return [number for number in range(self.num_shards) if not self.part(number).exists()]
+        return [number for number in range(self.num_shards) if not self.is_done(number)]
+
+    def mark_empty(self, number: int) -> None:
+        """No series fell into it: there is no part, from which readers would take the columns."""
+        self._empty(number).touch()
+
+    def _empty(self, number: int) -> Path:
+        return self.folder / f"_empty-{number:05d}"
 
     def write_part(self, number: int, forecast: pd.DataFrame) -> None:
         """All of it or nothing: written by several at once, or killed meanwhile, it is the same."""
-        made = self.folder / f".{self.part(number).name}.{os.getpid()}"
+        made = self.folder / f".{self.part(number).name}.{uuid.uuid4().hex}"
         # In microseconds, which Spark reads.
         forecast.to_parquet(made, index=False, coerce_timestamps="us")
         os.replace(made, self.part(number))
 
     def do(self, number: int, threads: int | None = None) -> int:
-        """Forecast a shard, and say of how many series; one without rows has an empty part."""
+        """Forecast a shard, and say of how many series."""
         frame = pd.read_parquet(self.shard(number))
         if frame.empty:
-            self.write_part(number, frame.iloc[:, :0])
+            self.mark_empty(number)
             return 0
         self.write_part(number, self.asked(frame, threads))
         return int(frame[self.asked.id_column].nunique())
@@ -82,8 +93,8 @@ class Run:
 
     def read(self) -> pd.DataFrame:
         """The whole forecast, sorted by series and time."""
-        parts = [pd.read_parquet(self.part(number)) for number in range(self.num_shards)]
-        whole = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        files = sorted(self.folder.glob("part-*.parquet"))
+        whole = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
         keys = [str(self.asked.id_column), str(self.asked.time_column)]
         return whole.sort_values(keys, kind="stable", ignore_index=True)
 
@@ -102,16 +113,23 @@ def open_run(
         DataError: if the table cannot be used.
         CheckpointError: if `output` holds another run.
     """
-    source, folder = Path(data), Path(output)
+    try:
+        return _open(Path(data), Path(output), asked, num_shards)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{data}: cannot be read as parquet ({error})") from error
+
+
+def _open(source: Path, folder: Path, asked: FrameForecaster, num_shards: int | None) -> Run:
     table = _dataset(source)
-    head: pd.DataFrame = table.head(ROWS_OF_HEAD).to_pandas()
+    # Whatever pandas had as its index is a column here.
+    head: pd.DataFrame = table.head(ROWS_OF_HEAD).to_pandas(ignore_metadata=True)
     if head.empty:
         raise DataError(f"{source}: the table has no rows")
     settled = asked.settled(
         head,
-        lambda name, some: table.to_table(
-            filter=pyarrow.dataset.field(name).isin(some)
-        ).to_pandas(),
+        lambda name, some: table.to_table(filter=pyarrow.dataset.field(name).isin(some)).to_pandas(
+            ignore_metadata=True
+        ),
     )
     if num_shards is None:
         rows = table.count_rows()
@@ -153,12 +171,9 @@ def claim(folder: Path, settled: FrameForecaster, num_shards: int, told: dict[st
 def _dataset(source: Path) -> Any:
     if not source.exists():
         raise DataError(f"{source}: there is no such file or folder")
-    try:
-        found = pyarrow.dataset.dataset(source, format="parquet", partitioning="hive")
-        if not found.files:
-            raise DataError(f"{source} holds no parquet files")
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{source}: cannot be read as parquet ({error})") from error
+    found = pyarrow.dataset.dataset(source, format="parquet", partitioning="hive")
+    if not found.files:
+        raise DataError(f"{source} holds no parquet files")
     return found
 
 

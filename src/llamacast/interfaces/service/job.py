@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
+import warnings
 from pathlib import Path
 
 from llamacast.forecast import CheckpointError, DataError
@@ -23,10 +25,15 @@ NICENESS = 10
 
 def main(place: Path, source: str, device: str) -> int:
     """Fine-tune as the folder's request asks, or go on; the exit status is 0 if it came to an end."""
+    # Told to stop together with the service (Ctrl-C, systemd), it ends when that does, and goes on later.
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sent, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.nice(NICENESS)
-    asked = FinetuneRequest.model_validate_json((place / REQUEST).read_text())
+    warnings.simplefilter("ignore")  # what is written on standard error is the caller's log
     try:
+        if hasattr(os, "nice"):
+            os.nice(NICENESS)
+        asked = FinetuneRequest.model_validate_json((place / REQUEST).read_text())
         tuned = load(source, device=device).finetune(
             panel_of(asked.inputs),
             asked.horizon,
@@ -37,8 +44,11 @@ def main(place: Path, source: str, device: str) -> int:
             directory=place / RUN,
             progress=True,
         )
-    except (DataError, CheckpointError) as error:
+    except DataError as error:
         return _tell(place, {"error": str(error)}, 2)
+    except CheckpointError:
+        (place / TRACE).write_text(traceback.format_exc())
+        return _tell(place, {"error": "the model that it was to begin with cannot be read"}, 2)
     except ServiceError as error:
         return _tell(place, {"error": error.detail}, 2)
     except Exception:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llamacast.forecast import DataError
+from llamacast.forecast import CheckpointError, DataError
 from llamacast.forecaster import PretrainedForecaster, load
 from llamacast.interfaces.service.limits import Limits, ServiceError
 from llamacast.interfaces.service.schema import PanelRequest
@@ -35,12 +36,14 @@ MOST_STARTS = 3
 """A job in which the service or its machine has gone down so often is not tried again."""
 MODELS_KEPT_LOADED = 4
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+OUR_FAULT = "it is our fault; it has been noted"
+log = logging.getLogger("llamacast.service")
 OVER: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
 
 _TABLE = """
 create table if not exists jobs (
     name text primary key, owner text not null, status text not null, base text not null,
-    source text not null, device text not null, horizon integer not null, strategy text not null,
+    source text not null, horizon integer not null, strategy text not null,
     steps integer not null, starts integer not null default 0, created real not null,
     started real, finished real, reached integer not null default 0, error text, verdict text)
 """
@@ -65,7 +68,6 @@ class Job:
     status: Status
     base: str
     source: str
-    device: str
     horizon: int
     strategy: str
     steps: int
@@ -140,8 +142,9 @@ class Queue:
 class Jobs:
     """Takes jobs, does them one after the other in processes of their own, keeps what comes of them."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        """
+    def __init__(self, folder: Path, limits: Limits, device: str = "auto") -> None:
+        """`device` is where jobs learn, and their models forecast.
+
         Raises:
             DataError: if another service uses the folder, or what fine-tuning needs is missing.
         """
@@ -152,7 +155,8 @@ class Jobs:
                 f"fine-tuning needs {error.name}, which is not installed: "
                 "pip install 'llamacast[finetune]'"
             ) from error
-        self.folder, self.limits = folder, limits
+        self.folder, self.limits, self.device = folder, limits, device
+        self.submitting = threading.Lock()
         self.queue = Queue(folder)
         self.loaded: OrderedDict[str, PretrainedForecaster] = OrderedDict()
         self.loading = threading.Lock()
@@ -171,7 +175,7 @@ class Jobs:
         """Stop; what is going on goes on from its last checkpoint at the next start."""
         self.closing = True
         self.arrived.set()
-        self._stop()
+        self._stop(self.running)
         if self.worker is not None:
             await self.worker
         self.queue.close()
@@ -182,6 +186,10 @@ class Jobs:
         Raises:
             ServiceError: 429, if the caller has too many; 422, if the model has no files.
         """
+        with self.submitting:
+            return self._submit(who, asked, model)
+
+    def _submit(self, who: str, asked: FinetuneRequest, model: PretrainedForecaster) -> Job:
         own = self.queue.find("owner = ?", who)
         waiting = sum(job.status not in OVER for job in own)
         if waiting >= self.limits.finetunes_waiting:
@@ -207,7 +215,6 @@ class Jobs:
             "queued",
             asked.model,
             model.source,
-            str(next(model.model.parameters()).device),
             asked.horizon,
             asked.strategy,
             asked.steps,
@@ -251,10 +258,8 @@ class Jobs:
             name, ("queued", "running"), status="cancelled", finished=time.time()
         ):
             raise ServiceError(409, f"{name} is over: {job.status}")
-        if self.running == name:
-            self._stop()
-        else:
-            shutil.rmtree(self.folder / name / RUN, ignore_errors=True)
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._stop, name)
         return self.one(name, who)
 
     def delete(self, name: str, who: str) -> None:
@@ -264,7 +269,10 @@ class Jobs:
         """
         job = self.one(name, who)
         if job.status not in OVER or self.running == name:
-            raise ServiceError(409, f"{name} is {job.status}; cancel it first")
+            raise ServiceError(409, f"{name} is not over; cancel it, or wait")
+        begun = str((self.folder / name / MODEL).resolve())
+        if self.queue.find("source = ? and status in ('queued', 'running')", begun):
+            raise ServiceError(409, f"another of your fine-tunes begins with {name}; wait for it")
         self.queue.remove(name)
         with self.loading:
             self.loaded.pop(name, None)
@@ -275,11 +283,17 @@ class Jobs:
         return [job.name for job in self.queue.find("owner = ? and status = 'succeeded'", who)]
 
     def model(self, name: str) -> PretrainedForecaster:
-        """That of a job that has succeeded; some are kept loaded."""
+        """That of a job that has succeeded; some are kept loaded.
+
+        Raises:
+            ServiceError: 404, if it has been deleted meanwhile.
+        """
         with self.loading:
             if name not in self.loaded:
-                (job,) = self.queue.find("name = ?", name)
-                self.loaded[name] = load(self.folder / name / MODEL, device=job.device)
+                try:
+                    self.loaded[name] = load(self.folder / name / MODEL, device=self.device)
+                except (CheckpointError, OSError) as error:
+                    raise ServiceError(404, f"there is no model {name!r}", "model") from error
                 while len(self.loaded) > MODELS_KEPT_LOADED:
                     self.loaded.popitem(last=False)
             self.loaded.move_to_end(name)
@@ -294,21 +308,28 @@ class Jobs:
         while not self.closing:
             self.arrived.clear()
             waiting = self.queue.find("status = 'queued'")
-            if waiting:
-                await self._do(waiting[0])
-            else:
+            if not waiting:
                 await self.arrived.wait()
+                continue
+            try:
+                await self._do(waiting[0])
+            except Exception:
+                # One job's trouble (a full disk, no more processes) must not keep others waiting.
+                log.exception("a fine-tune failed")
+                self._stop(waiting[0].name)
+                self._fail(waiting[0].name, OUR_FAULT)
+            finally:
+                self.process = self.running = None
 
     async def _do(self, job: Job) -> None:
         if job.starts >= MOST_STARTS:
-            told = f"given up: it was stopped in the middle {job.starts} times"
-            self.queue.change(job.name, status="failed", error=told, finished=time.time())
+            self._fail(job.name, f"given up: it was stopped in the middle {job.starts} times")
             return
         fields = {"status": "running", "starts": job.starts + 1, "started": time.time()}
         if not self.queue.change(job.name, ("queued",), **fields):
             return  # cancelled meanwhile
         place, self.running = self.folder / job.name, job.name
-        with (place / LOG).open("ab") as log:
+        with (place / LOG).open("ab") as lines:
             # It ends when its standard input does: with this process, however that ends.
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -316,21 +337,21 @@ class Jobs:
                 "llamacast.interfaces.service.job",
                 str(place),
                 job.source,
-                job.device,
+                self.device,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
-                stderr=log,
+                stderr=lines,
             )
         late = False
         try:
             if self.queue.find("name = ? and status = 'cancelled'", job.name) or self.closing:
-                self._stop()
+                self._stop(job.name)
             await asyncio.wait_for(self.process.wait(), self.limits.finetune_seconds)
         except TimeoutError:
             late = True
-            self._stop()
+            self._stop(job.name)
             await self.process.wait()
-        code, self.process, self.running = self.process.returncode, None, None
+        code = self.process.returncode
         if self.closing and code != 0:
             self.queue.change(job.name, ("running",), status="queued", starts=job.starts)
             return
@@ -354,13 +375,19 @@ class Jobs:
             why = f"its process was killed (signal {-code}); it may have needed too much memory"
             fields |= {"status": "failed", "error": why}
         else:
-            fields |= {"status": "failed", "error": "it is our fault; it has been noted"}
+            fields |= {"status": "failed", "error": OUR_FAULT}
         self.queue.change(job.name, ("running",), **fields)
         shutil.rmtree(place / RUN, ignore_errors=True)
 
-    def _stop(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
+    def _fail(self, name: str, why: str) -> None:
+        fields = {"status": "failed", "error": why, "finished": time.time()}
+        self.queue.change(name, ("queued", "running"), **fields)
+
+    def _stop(self, name: str | None) -> None:
+        """The process of a job, if it is that job's; in the loop only."""
+        process = self.process
+        if process is not None and self.running == name and process.returncode is None:
+            process.kill()
 
     def _wake(self) -> None:
         if self.loop is not None:
@@ -370,12 +397,17 @@ class Jobs:
 def reached(run: Path) -> int:
     """Steps that the log of a run tells of."""
     file = run / "log.csv"
-    if not file.exists():
+    try:
+        lines = file.read_text().splitlines()
+    except FileNotFoundError:
         return 0
-    last = file.read_text().splitlines()[-1].partition(",")[0]
+    last = lines[-1].partition(",")[0] if lines else ""
     return int(last) if last.isdigit() else 0
 
 
 def _outcome(place: Path) -> Mapping[str, Any]:
     file = place / OUTCOME
-    return json.loads(file.read_text()) if file.exists() else {}
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):  # killed before it could tell
+        return {}

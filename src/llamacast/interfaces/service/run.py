@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +32,9 @@ def read_keys(file: Path) -> dict[str, str]:
         if not text or text.startswith("#"):
             continue
         owner, separator, key = text.partition(":")
-        owner, key = (owner, key.strip()) if separator else (f"key {number}", text)
+        # Not by its line: jobs and models belong to an owner, and lines come and go.
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        owner, key = (owner, key.strip()) if separator else (f"key {digest[:16]}", text)
         if len(key) < SHORTEST_KEY:
             raise DataError(f"{file}, line {number}: a key has at least {SHORTEST_KEY} characters")
         found[key] = owner.strip()
@@ -58,7 +61,9 @@ def run_service(
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     limits = Limits()
-    jobs = None if finetunes is None else Jobs(finetunes, limits)
+    first = next(iter(models.values()))
+    device = str(next(first.model.parameters()).device)
+    jobs = None if finetunes is None else Jobs(finetunes, limits, device)
     service = Service(models, limits, keys, together=batching, jobs=jobs)
     config = uvicorn.Config(
         make_app(service),
