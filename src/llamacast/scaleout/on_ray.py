@@ -41,7 +41,7 @@ def forecast_on_ray(
     """Forecast a parquet file, or a folder of such, on the Ray that is initialised or can be.
 
     The table is cut into shards here, and actors forecast them; one that dies is replaced, and its
-    shard done again (Ray's own way with actors, without end: watch memory). The same call goes on after a stop.
+    shard done again, without end (Ray's way: mind the memory). The same call goes on after a stop.
 
     Args:
         data: a path that all machines see.
