@@ -32,6 +32,12 @@ class CheckpointError(ValueError):
     """A file is not a network that can be loaded; the message names it."""
 
 
+def needs(what: str, extra: str, error: ModuleNotFoundError) -> DataError:
+    """What to say where a library is missing: what it is for, and the extra that brings it."""
+    missing = f"{what} needs {error.name}, which is not installed"
+    return DataError(f"{missing}: pip install 'llamacast[{extra}]'")
+
+
 def check_whole(name: str, value: Any, largest: int) -> None:
     """Refuse what is no whole number from 1 to `largest`.
 

@@ -36,6 +36,7 @@ from llamacast.forecast import (
     TrainingRecord,
     Verdict,
     check_whole,
+    needs,
 )
 from llamacast.model import checkpoint, official
 from llamacast.model.cria import Cria
@@ -223,10 +224,7 @@ class PretrainedForecaster(ABC):
             from llamacast.adapting.finetuning import adapt  # needs lightning-fabric
             from llamacast.training.report import Report
         except ModuleNotFoundError as error:
-            raise DataError(
-                f"fine-tuning needs {error.name}, which is not installed: "
-                "pip install 'llamacast[finetune]'"
-            ) from error
+            raise needs("fine-tuning", "finetune", error) from error
         options = {
             "horizon": _whole(horizon),
             "strategy": strategy,
@@ -393,10 +391,7 @@ def _load_adapter(
     try:
         from llamacast.training.lora import with_adapter
     except ModuleNotFoundError as error:
-        raise DataError(
-            f"{path}: an adapter needs {error.name}, which is not installed: "
-            "pip install 'llamacast[finetune]'"
-        ) from error
+        raise needs(f"{path}: an adapter", "finetune", error) from error
     try:
         base = json.loads((path / ADAPTER_FILE).read_text())["base_model_name_or_path"]
     except (OSError, ValueError, KeyError) as error:
@@ -441,10 +436,7 @@ def _explained(applied: Applied) -> Applied:
     try:
         from llamacast.applied.covariates import WithCovariates
     except ModuleNotFoundError as error:
-        raise DataError(
-            f"covariates need {error.name}, which is not installed: "
-            "pip install 'llamacast[covariates]'"
-        ) from error
+        raise needs("a covariate", "covariates", error) from error
     return WithCovariates(applied)
 
 

@@ -115,6 +115,13 @@ def test_a_table_with_an_index_is_read_as_the_facade_reads_it(tmp_path):
     frame.set_index("unique_id").to_parquet(tmp_path / "in" / "x.parquet")
     run = forecast_dataset(tmp_path / "in", tmp_path / "out", ASKED)
     assert_same(run.read(), in_one_process(frame))
+    shuffled = frame.sample(frac=1.0, random_state=0)  # its row numbers are written as a column
+    named = shuffled.rename(columns={"unique_id": "shop", "ds": "day", "y": "sold"})
+    (tmp_path / "numbered").mkdir()
+    named.to_parquet(tmp_path / "numbered" / "x.parquet")
+    run = forecast_dataset(tmp_path / "numbered", tmp_path / "of-numbered", ASKED)
+    found = run.read().rename(columns={"shop": "unique_id", "day": "ds"})
+    assert_same(found, in_one_process(frame))
     (tmp_path / "in" / "notes.txt").write_text("no parquet")
     with pytest.raises(DataError, match="cannot be read as parquet"):
         forecast_dataset(tmp_path / "in", tmp_path / "other", ASKED)

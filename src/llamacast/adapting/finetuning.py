@@ -18,7 +18,7 @@ from llamacast.applied.features import FeatureHead
 from llamacast.applied.request import Applied
 from llamacast.data.covariates import CovariateInputs
 from llamacast.data.panel import Panel
-from llamacast.forecast import CheckpointError, DataError, Verdict
+from llamacast.forecast import CheckpointError, DataError, Verdict, needs
 from llamacast.model.checkpoint import Network
 from llamacast.sampling.threads import considerate_threads
 from llamacast.training.finetune import (
@@ -94,10 +94,7 @@ def adapt(
     except ValueError as error:
         raise DataError(str(error)) from error
     except ModuleNotFoundError as error:
-        raise DataError(
-            f"strategy {strategy!r} needs {error.name}, which is not installed: "
-            "pip install 'llamacast[finetune]'"
-        ) from error
+        raise needs(f"strategy {strategy!r}", "finetune", error) from error
 
 
 def _by_features(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamacast.evaluation.baselines import SeasonalNaive
-from llamacast.forecast import DataError, Forecaster
+from llamacast.forecast import DataError, Forecaster, needs
 
 STATISTICAL = (
     "naive",
@@ -48,6 +48,4 @@ def baseline(
 
         return NeuralForecaster(name, minutes, seed, season=season)
     except ModuleNotFoundError as error:
-        raise DataError(
-            f"{name} needs {error.name}, which is not installed: pip install 'llamacast[{extra}]'"
-        ) from error
+        raise needs(name, extra, error) from error

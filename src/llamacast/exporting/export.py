@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from llamacast.data.calendar import season_candidates
 from llamacast.exporting.programs import OnePass, Prefill, Step
-from llamacast.forecast import DataError
+from llamacast.forecast import DataError, needs
 from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
 
@@ -170,9 +170,7 @@ def _as_onnx(program: Program, exported: Any, file: Path) -> Callable[..., Any]:
         import onnxruntime
         import onnxscript  # noqa: F401 (what torch writes ONNX with)
     except ModuleNotFoundError as error:
-        raise DataError(
-            f"ONNX needs {error.name}, which is not installed: pip install 'llamacast[onnx]'"
-        ) from error
+        raise needs("ONNX", "onnx", error) from error
     torch.onnx.export(
         exported,
         f=file,

@@ -16,6 +16,8 @@ from llamacast.data.panel import Panel, TimeAxis
 from llamacast.forecast import DEFAULT_QUANTILES, DataError, check_whole
 from llamacast.forecaster import LONGEST_HORIZON, PretrainedForecaster, load
 
+INDEX_WITHOUT_NAME = "__index_level_"
+"""How the columns begin that pandas writes to parquet for it."""
 SERIES_LOOKED_AT = 5
 """To tell the frequency."""
 MOST_VALUES = 2**24
@@ -73,6 +75,7 @@ class FrameForecaster:
             DataError: if they do not tell, the table is not a long one, or an option cannot be used.
             CheckpointError: if there is no such model.
         """
+        head = self._without_row_numbers(head)
         name = self.id_column
         if name is None and not head.empty:
             name = series_column(head, self.time_column, self.target_column)
@@ -83,7 +86,7 @@ class FrameForecaster:
             )
         # Rows may lie anywhere, so those of the head have gaps.
         some = rows_of(name, head[name].drop_duplicates().head(SERIES_LOOKED_AT).tolist())
-        panel = replace(self, id_column=name)._panel(some)
+        panel = replace(self, id_column=name)._panel(self._without_row_numbers(some))
         columns, axis = panel.columns, panel.axes[0]
         if columns.time not in head:
             raise DataError("the table has no column of times; name it with time_column")
@@ -121,6 +124,18 @@ class FrameForecaster:
             for first in range(0, len(panel), together)
         ]
         return pd.concat(parts, ignore_index=True)
+
+    def _without_row_numbers(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Without the column that pandas makes, in a file, of an index that bears no name."""
+        asked = (self.id_column, self.time_column, self.target_column)
+        numbers = [
+            name
+            for name in frame.columns
+            if str(name).startswith(INDEX_WITHOUT_NAME)
+            and name not in asked
+            and pd.api.types.is_integer_dtype(frame[name].dtype)
+        ]
+        return frame.drop(columns=numbers)
 
     def _panel(self, frame: pd.DataFrame) -> Panel:
         return read_panel(

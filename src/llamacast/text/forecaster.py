@@ -14,7 +14,7 @@ import pandas as pd
 from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
-from llamacast.forecast import DataError, Forecast, TrainingRecord, check_whole
+from llamacast.forecast import DataError, Forecast, TrainingRecord, check_whole, needs
 from llamacast.sampling.progress import shown
 from llamacast.text.codec import CodecConfig, encode, fit
 from llamacast.text.generation import Draws, draw
@@ -238,10 +238,7 @@ class TextForecaster:
         try:
             from llamacast.text.tuning import tune  # needs lightning-fabric and PEFT
         except ModuleNotFoundError as error:
-            raise DataError(
-                f"fine-tuning needs {error.name}, which is not installed: "
-                "pip install 'llamacast[text]'"
-            ) from error
+            raise needs("fine-tuning", "text", error) from error
         panel = _read(data, columns)
         other = None if validation is None else _read(validation, columns)
         options = {

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llamacast.forecast import CheckpointError, DataError
+from llamacast.forecast import CheckpointError, DataError, needs
 from llamacast.forecaster import PretrainedForecaster, load
 from llamacast.interfaces.service.limits import Limits, ServiceError
 from llamacast.interfaces.service.schema import PanelRequest
@@ -151,10 +151,7 @@ class Jobs:
         try:
             import llamacast.training.finetune  # noqa: F401 (takes seconds: not in a request)
         except ModuleNotFoundError as error:
-            raise DataError(
-                f"fine-tuning needs {error.name}, which is not installed: "
-                "pip install 'llamacast[finetune]'"
-            ) from error
+            raise needs("fine-tuning", "finetune", error) from error
         self.folder, self.limits, self.device = folder, limits, device
         self.submitting = threading.Lock()
         self.queue = Queue(folder)

@@ -97,13 +97,12 @@ def read_table(asked: TableRequest, limits: Limits) -> Panel:
         frequency=asked.frequency or None,
     )
     points = sum(len(values) for values in panel.values)
-    for field, found, most in (
-        ("csv", len(panel), limits.series),
-        ("csv", points, limits.points),
-        ("horizon", asked.horizon, limits.horizon),
+    for field, found, most, what in (
+        ("csv", len(panel), limits.series, "series"),
+        ("csv", points, limits.points, "values"),
+        ("horizon", asked.horizon, limits.horizon, "steps"),
     ):
         if found > most:
-            what = "series" if most == limits.series else "steps"
             raise ServiceError(422, f"{field}: {found} {what}, and there may be {most}", field)
     return panel
 
