@@ -40,6 +40,38 @@ def test_what_it_is_updated_with_it_looks_at():
     pd.testing.assert_series_equal(early.predict(fh=[1, 2]), whole.predict(fh=[1, 2]))
 
 
+def with_promotions():
+    rng = np.random.default_rng(0)
+    index = pd.period_range("2024-01-01", periods=200, freq="D")
+    promoted = pd.DataFrame({"y": (rng.random(200) < 0.2).astype(float)}, index=index)
+    sold = pd.Series(50 + 30 * promoted["y"] + rng.normal(0, 1, 200), index=index, name="sold")
+    return sold, promoted
+
+
+def test_exogenous_data_are_covariates():
+    sold, promoted = with_promotions()
+    forecaster = LlamaCastForecaster().fit(sold[:186], X=promoted[:186])
+    found = forecaster.predict(fh=np.arange(1, 15), X=promoted[186:])
+    assert np.abs(found - sold[186:]).mean() < 4
+    # Of steps between those that are asked for nothing need be told.
+    some = forecaster.predict(fh=[2, 9], X=promoted[186:].iloc[[1, 8]])
+    assert np.abs(some - sold.loc[some.index]).max() < 10
+    # As the facade has it, whatever columns are called.
+    frame = pd.DataFrame({"ds": sold.index.to_timestamp(), "y": sold.to_numpy()})
+    frame["promotion"] = promoted["y"].to_numpy()
+    own = llamacast.load("cria").forecast(
+        frame[:186], 14, target_column="y", future_frame=frame[186:].drop(columns="y")
+    )
+    assert np.allclose(found, own.median[0])
+
+
+def test_exogenous_data_that_predict_is_not_given_are_asked_for():
+    sold, promoted = with_promotions()
+    forecaster = LlamaCastForecaster().fit(sold[:186], X=promoted[:186])
+    with pytest.raises(ValueError, match="fit was given X"):
+        forecaster.predict(fh=[1, 2])
+
+
 def test_it_stands_in_evaluate():
     splitter = ExpandingWindowSplitter(fh=[1, 2, 3], initial_window=100, step_length=20)
     told = evaluate(LlamaCastForecaster(), splitter, load_airline(), scoring=PinballLoss())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sktime.forecasting.base import BaseForecaster
+from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from llamacast.forecast import Forecast
 from llamacast.forecaster import load
@@ -23,7 +23,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
     """A pretrained model; `fit` takes the history and trains nothing.
 
     Several series or variables are forecast one by one, as sktime hands them over. Exogenous data are
-    not looked at.
+    what covariates are: used where they have helped on the last windows of the history.
 
     Args:
         model: a packaged model, or the folder of one.
@@ -49,7 +49,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
         "python_dependencies": ["llamacast"],
         "y_inner_mtype": "pd.Series",
         "X_inner_mtype": "pd.DataFrame",
-        "capability:exogenous": False,
+        "capability:exogenous": True,
         "capability:insample": False,
         "capability:missing_values": True,
         "capability:multivariate": False,
@@ -78,7 +78,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
 
     def _fit(self, y: pd.Series[Any], X: Any, fh: Any) -> LlamaCastForecaster:  # noqa: N803
         _loaded(self.model)
-        self.history_ = y
+        self.history_, self.beside_ = y, X
         return self
 
     def _update(
@@ -88,29 +88,33 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
         update_params: bool = True,
     ) -> LlamaCastForecaster:
         self.history_ = y.combine_first(self.history_)
+        if X is not None and self.beside_ is not None:
+            self.beside_ = X.combine_first(self.beside_)
         return self
 
     def _predict(self, fh: Any, X: Any) -> pd.Series[Any]:  # noqa: N803
-        steps = self._steps(fh)
-        values = self._forecast(int(steps.max())).median[0, steps - 1]
+        values = self._forecast(fh, X).median[0, self._steps(fh) - 1]
         index = fh.to_absolute_index(self.cutoff)
         return pd.Series(values, index=index, name=self.history_.name)
 
     def _predict_quantiles(self, fh: Any, X: Any, alpha: list[float]) -> pd.DataFrame:  # noqa: N803
-        steps = self._steps(fh)
-        values = self._forecast(int(steps.max())).quantile(alpha)[0, steps - 1]
+        values = self._forecast(fh, X).quantile(alpha)[0, self._steps(fh) - 1]
         names = pd.MultiIndex.from_product([self._get_varnames(), alpha])
         return pd.DataFrame(values, index=fh.to_absolute_index(self.cutoff), columns=names)
 
     def _steps(self, fh: Any) -> np.ndarray:
         return fh.to_relative(self.cutoff).to_numpy().astype(int)
 
-    def _forecast(self, horizon: int) -> Forecast:
+    def _forecast(self, fh: Any, beside: pd.DataFrame | None) -> Forecast:
         y = self.history_
+        horizon = int(self._steps(fh).max())
         frame = pd.DataFrame({"y": y.to_numpy(dtype=np.float64)})
+        future = None
         if len(y) >= FEWEST_FOR_A_CALENDAR:
-            times = y.index.to_timestamp() if isinstance(y.index, pd.PeriodIndex) else y.index
-            frame.insert(0, "ds", times)
+            frame.insert(0, "ds", _stamps(y.index))
+            if self.beside_ is not None:
+                frame = frame.join(_numbered(self.beside_.reindex(y.index)))
+                future = self._ahead(fh, horizon, beside)
         return _loaded(self.model).forecast(
             frame,
             horizon,
@@ -119,10 +123,33 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
             integer=self.integer,
             seed=self.seed,
             target_column="y",
+            future_frame=future,
             progress=False,
         )
+
+    def _ahead(self, fh: Any, horizon: int, beside: pd.DataFrame | None) -> pd.DataFrame:
+        """Exogenous data of all steps up to the last that is asked for, of which sktime wants those that
+        are asked for; between these the ones before go on."""
+        asked = fh.to_absolute_index(self.cutoff)
+        if beside is None or not asked.isin(beside.index).all():
+            raise ValueError("fit was given X; give predict that of the steps it is to forecast")
+        steps = ForecastingHorizon(np.arange(1, horizon + 1), is_relative=True)
+        index = steps.to_absolute_index(self.cutoff)
+        told = _numbered(beside.reindex(index).ffill().bfill())
+        told.insert(0, "ds", _stamps(index))
+        return told
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
         """For sktime's own checks."""
         return [{"num_samples": 10}, {"num_samples": 5, "nonnegative": True, "seed": 1}]
+
+
+def _stamps(index: pd.Index[Any]) -> pd.Index[Any]:
+    return index.to_timestamp() if isinstance(index, pd.PeriodIndex) else index
+
+
+def _numbered(beside: pd.DataFrame) -> pd.DataFrame:
+    """Under names of our own: theirs may be numbers, or those of other columns."""
+    names = [f"x{number}" for number in range(beside.shape[1])]
+    return beside.set_axis(names, axis=1).reset_index(drop=True)
