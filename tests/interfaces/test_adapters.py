@@ -86,6 +86,75 @@ def test_gluonts_estimator_tunes_and_predicts(cria, frame):
     assert len(list(predictor.predict(gluon(frame), num_samples=5))) == 3
 
 
+@pytest.fixture(scope="module")
+def promoted(frame):
+    """The frame with what raises its values, and goes on for a horizon; and what only has been."""
+    rng = np.random.default_rng(1)
+    longer = pd.concat(
+        [
+            pd.DataFrame({"unique_id": name, "ds": pd.date_range("2025-01-01", periods=157)})
+            for name in ("a", "b", "c")
+        ]
+    ).merge(frame, how="left")
+    longer["promotion"] = (rng.random(len(longer)) < 0.2).astype(float)
+    longer["visitors"] = rng.normal(size=len(longer))
+    longer["y"] += 30 * longer.promotion
+    return longer
+
+
+def entries(longer, known="promotion", past="visitors"):
+    for name, one in longer.groupby("unique_id"):
+        history = one[one.y.notna()]
+        yield {
+            "item_id": name,
+            "start": pd.Period(one.ds.iloc[0], "D"),
+            "target": history.y.to_numpy(),
+            "feat_dynamic_real": one[[known]].to_numpy().T,
+            "past_feat_dynamic_real": history[[past]].to_numpy().T,
+        }
+
+
+def test_gluonts_features_are_covariates_where_they_are_asked_for(cria, frame, promoted):
+    found = list(LlamaCastPredictor(HORIZON, cria, covariates=True).predict(entries(promoted)))
+    history, ahead = promoted[promoted.y.notna()], promoted[promoted.y.isna()]
+    own = cria.forecast(
+        history,
+        HORIZON,
+        covariates=["promotion", "visitors"],
+        future_frame=ahead[["unique_id", "ds", "promotion"]],
+    )
+    samples = np.stack([one.samples for one in found])
+    assert np.allclose(samples, own.samples, rtol=1e-4, atol=1e-3)
+    raised = ahead.promotion.to_numpy().reshape(3, HORIZON) > 0
+    assert np.median(samples, axis=1)[raised].min() > np.median(samples, axis=1)[~raised].max()
+    plain = list(LlamaCastPredictor(HORIZON, cria).predict(entries(promoted)))
+    without = cria.forecast(history[["unique_id", "ds", "y"]], HORIZON)
+    assert np.allclose(np.stack([one.samples for one in plain]), without.samples, rtol=1e-5)
+
+
+def test_gluonts_estimator_learns_to_look_at_features(cria, promoted):
+    estimator = LlamaCastEstimator(HORIZON, cria, covariates=True, steps=2)
+    predictor = estimator.train(list(entries(promoted)))
+    found = list(predictor.predict(entries(promoted), num_samples=5))
+    assert all(np.isfinite(one.samples).all() for one in found)
+
+
+def test_gluonts_features_that_do_not_suit_are_refused(cria, promoted):
+    predictor = LlamaCastPredictor(HORIZON, cria, covariates=True)
+    given = list(entries(promoted))
+    short = {**given[1], "feat_dynamic_real": given[1]["feat_dynamic_real"][:, :153]}
+    with pytest.raises(
+        llamacast.DataError, match=r"'feat_dynamic_real 0' of series 'b' .* 2025-06-03"
+    ):
+        list(predictor.predict([given[0], short]))
+    less = {**given[1], "feat_dynamic_real": given[1]["feat_dynamic_real"][:, :100]}
+    with pytest.raises(llamacast.DataError, match="'b': feat_dynamic_real has 100 steps"):
+        list(predictor.predict([given[0], less]))
+    none = {name: part for name, part in given[2].items() if name != "past_feat_dynamic_real"}
+    with pytest.raises(llamacast.DataError, match="'c': past_feat_dynamic_real has 0 rows"):
+        list(predictor.predict([given[0], none]))
+
+
 def test_what_gluonts_cannot_mean_is_told(cria):
     several = [{"start": pd.Period("2025-01-01", "D"), "target": np.ones((2, 9)), "item_id": "two"}]
     with pytest.raises(llamacast.DataError, match="'two' has 2 dimensions"):
