@@ -86,6 +86,24 @@ def test_no_token_sees_what_comes_after_it():
     assert (one[:, 6:] - two[:, 6:]).abs().max() > 0.01
 
 
+@torch.no_grad()
+def test_periods_that_are_not_told_leave_no_trace():
+    model, values = network(), series()
+    arguments = (everything(values), NO_SEASONS.expand(3, -1), patches(values))
+    told = torch.tensor([[True] * 3, [True, False, False], [False] * 3])[:, : SMALL.num_periods]
+    plain = model.window(values, *arguments)
+    hidden = model.window(values, *arguments, told_periods=told)
+    assert (plain.periods.lengths[:, -1, 0] > 0).all()
+    assert not hidden.outlook.seasons.latest_seen[2].any()
+    one, other = (model.inputs(window)[0] for window in (plain, hidden))
+    torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
+    assert not torch.equal(one[2], other[2])
+    # The loss is that of such a window.
+    losses = model.loss(values, *arguments, None, told)
+    torch.testing.assert_close(losses[0], model.loss(values, *arguments)[0])
+    assert not torch.equal(losses[2], model.loss(values, *arguments)[2])
+
+
 def test_what_stands_where_nothing_was_observed_does_not_matter():
     model, values = network(), series()
     observed = torch.rand(values.shape, generator=torch.Generator().manual_seed(4)) > 0.3

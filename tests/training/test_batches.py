@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from llamacast.data.calendar import parse_frequency
 from llamacast.training.batches import Batches
-from llamacast.training.config import SyntheticConfig
+from llamacast.training.config import AggregateConfig, SyntheticConfig
 from tests.training.small_run import CPU, NOTHING, SMALL, SMALL_CRIA, config
 
 
@@ -47,6 +48,30 @@ def test_what_is_held_back_is_never_trained_on(corpus):
         marked.series(number)[:] = np.arange(400) * 1e6
     batches = Batches(marked, plan, CPU)
     assert max(float(batches.at(step)["values"].max()) for step in range(50)) < 100
+
+
+def test_aggregates_join_in_their_share_and_tell_nothing_that_is_held_back(corpus):
+    lengthened = dataclasses.replace(
+        corpus, frequencies=[parse_frequency("5min")] * len(corpus.ids)
+    )
+    marked = dataclasses.replace(lengthened, values=corpus.values.copy())
+    plan = config(aggregates=AggregateConfig(share=0.4), synthetic=SyntheticConfig(0.1, 60))
+    for number in np.flatnonzero(marked.train_lengths(plan.hold_out) == 0):
+        marked.series(number)[:] = np.arange(400) * 1e6
+    batches = Batches(marked, plan, CPU)
+    made, share, _ = batches.made[0]
+    assert share == 0.4
+    assert all(name.endswith(" in 15min") for name in made.datasets)
+    chances = batches._chances[16]
+    assert chances[: corpus.num_series].sum() == pytest.approx(0.5)
+    joined = slice(corpus.num_series, corpus.num_series + made.num_series)
+    assert chances[joined].sum() == pytest.approx(0.4)
+    assert np.nanmax(np.abs(made.values)) < 100
+
+
+def test_shares_of_what_is_made_must_leave_room():
+    with pytest.raises(ValueError, match=r"aggregates\.share and synthetic\.share"):
+        config(aggregates=AggregateConfig(0.5), synthetic=SyntheticConfig(0.5))
 
 
 def test_synthetic_series_join_in_their_share(corpus):

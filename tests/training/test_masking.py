@@ -26,11 +26,20 @@ def windows(count=400, time=96):
     )
 
 
-def masked(end_share=0.45, scattered_share=0.45, cut=None, horizon=None):
+def masked(end_share=0.45, scattered_share=0.45, cut=None, horizon=None, **others):
     generator = torch.Generator().manual_seed(1)
     shares = {"masked_end_share": end_share, "masked_within_share": scattered_share}
-    config = WindowConfig(horizon=horizon, **shares)
-    return as_patch_batch(cut or windows(), LENGTH, config, generator)
+    config = WindowConfig(horizon=horizon, **shares, **others)
+    return as_patch_batch(cut or windows(), LENGTH, config, generator, num_periods=3)
+
+
+def test_periods_are_hidden_in_their_share_of_windows():
+    assert masked()["told_periods"].all()
+    told = masked(cut=windows(4_000), hidden_periods_share=0.2)["told_periods"]
+    # By chance of its own, or with all but the first.
+    assert torch.allclose(told.float().mean(dim=0), torch.tensor([0.84, 0.64, 0.64]), atol=0.03)
+    only_first = told[:, 0] & ~told[:, 1:].any(dim=1)
+    assert abs(only_first.float().mean() - (0.2 + 0.8 * 0.8 * 0.04)) < 0.03
 
 
 def test_no_more_is_masked_than_a_horizon_needs():
@@ -146,7 +155,7 @@ def test_what_is_hidden_shows_nowhere_in_the_tokens_of_what_is_shown():
             torch.tensor([[12, 0]]).expand(6, -1),
         )
         plain = WindowConfig(masked_end_share=0.0, masked_within_share=0.0)
-        batch = as_patch_batch(cut, 16, plain, torch.Generator().manual_seed(0))
+        batch = as_patch_batch(cut, 16, plain, torch.Generator().manual_seed(0), 3)
         shown = batch["shown"].clone()
         # The first row of patches starts at the first observed one in either case.
         shown[:, 64:] = False

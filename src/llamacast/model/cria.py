@@ -131,18 +131,22 @@ class Cria(nn.Module):
         seasons: Int[Tensor, "series season"],
         num_known: Int[Tensor, " series"],
         covariates: Float[Tensor, "series longer covariate"] | None = None,
+        told_periods: Bool[Tensor, "series period"] | None = None,
     ) -> PatchWindow:
         """Frames, periods and seasonal lags of series in whole patches, standardised beforehand.
 
         `seasons` are periods that the calendar suggests (0 for none). `num_known` is the number of
         each row's patches that a forecast is made from. `covariates` go on for a patch after the
-        values; those of a network that wants some are as usual (0) where none are given.
+        values; those of a network that wants some are as usual (0) where none are given. Periods
+        that are not told, in training, are as if they had not been found.
         """
         assert values.shape[1] % self.config.patch_length == 0, "whole patches only"
         values = values.masked_fill(~observed, 0.0)
         periods = find_periods_along(
             values, observed, seasons, num_known, self.config.num_periods, self.config.patch_length
         )
+        if told_periods is not None:
+            periods = periods.only(told_periods)
         frames = make_frames(values, observed, self.config)
         lags = gather_seasons(values, observed, frames, periods, self.config)
         patched = (-1, self.config.patch_length)
@@ -201,6 +205,7 @@ class Cria(nn.Module):
         seasons: Int[Tensor, "series season"],
         num_known: Int[Tensor, " series"],
         covariates: Float[Tensor, "series longer covariate"] | None = None,
+        told_periods: Bool[Tensor, "series period"] | None = None,
     ) -> Float[Tensor, "series step"]:
         """Loss of each step after the first patch; it means nothing where nothing was observed.
 
@@ -210,7 +215,7 @@ class Cria(nn.Module):
         the best.
         """
         length = self.config.patch_length
-        window = self.window(values, shown, seasons, num_known, covariates)
+        window = self.window(values, shown, seasons, num_known, covariates, told_periods)
         frames = window.outlook.frames
         predicted = self.quantiles(self.hidden(window), window.outlook)[:, :-1]
         following = functional.pad(values[:, length:], (0, length))

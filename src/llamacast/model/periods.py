@@ -40,6 +40,11 @@ class Periods:
     """How far the autocorrelation there, after a straight line is taken off, rises above 0 and above
     its lowest point before: near 1 for a season, near 0 for what merely changes slowly."""
 
+    def only(self, told: Bool[Tensor, "series period"]) -> Periods:
+        """Those of each series that are told; the places of the others hold none."""
+        hidden = ~told.view(len(told), *(1,) * (self.lengths.dim() - 2), -1)
+        return Periods(self.lengths.masked_fill(hidden, 0), self.strengths.masked_fill(hidden, 0.0))
+
 
 def find_periods(
     values: Float[Tensor, "series time"],

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llamacast.data.aggregates import aggregate
 from llamacast.data.corpora import Corpus, DataSet, Mixture, join
 from llamacast.data.synthetic import synthesise
 from llamacast.data.windows import WindowShape, draw_stretches, draw_windows
@@ -27,8 +28,21 @@ class Batches:
     def __init__(self, corpus: Corpus, config: PretrainConfig, device: torch.device) -> None:
         self.config = config
         self.train_lengths = corpus.train_lengths(config.hold_out)
-        self.real, self.synthetic = corpus, _synthesise(config.synthetic, config.seed)
-        whole = corpus.join(self.synthetic) if self.synthetic else corpus
+        self.real = corpus
+        # Of the real ones only what may be trained on.
+        aggregates = aggregate(corpus, self.train_lengths) if config.aggregates.share else None
+        synthetic = _synthesise(config.synthetic, config.seed)
+        self.made = [
+            (one, share, exponent)
+            for one, share, exponent in (
+                (aggregates, config.aggregates.share, config.mixture.points_exponent),
+                (synthetic, config.synthetic.share, 0.0),
+            )
+            if one is not None
+        ]
+        whole = corpus
+        for one, _, _ in self.made:
+            whole = whole.join(one)
         added = whole.lengths[corpus.num_series :]
         self.ends = np.concatenate([self.train_lengths, added])
         self.device = device
@@ -40,12 +54,11 @@ class Batches:
         """Probability of each series in a batch of windows of `num_tokens`."""
         length = num_tokens * self.config.model.steps_per_token
         chances = self.real.probabilities(self.config.mixture, self.train_lengths, length)
-        if self.synthetic is None:
-            return chances
-        share = self.config.synthetic.share
-        evenly = Mixture(points_exponent=0.0)
-        made = self.synthetic.probabilities(evenly, self.synthetic.lengths, length)
-        return np.concatenate([(1 - share) * chances, share * made])
+        parts = [chances * (1 - sum(share for _, share, _ in self.made))]
+        for one, share, exponent in self.made:
+            mixture = Mixture(points_exponent=exponent)
+            parts.append(share * one.probabilities(mixture, one.lengths, length))
+        return np.concatenate(parts)
 
     def at(self, step: int) -> Batch:
         """The whole batch of a step."""
@@ -91,7 +104,9 @@ class Batches:
         cut = self.on_device.cut(draws, shape, self.device_ends)
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         cut = altered(cut, self.config.augment, generator, length)
-        return as_patch_batch(cut, patch_length, self.config.windows, generator)
+        model, windows = self.config.model, self.config.windows
+        assert isinstance(model, CriaConfig)
+        return as_patch_batch(cut, patch_length, windows, generator, model.num_periods)
 
     def shared(self, step: int, rank: int, num_processes: int, num_parts: int) -> list[Batch]:
         """One process' rows of the batch of a step, in parts."""

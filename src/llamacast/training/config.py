@@ -34,6 +34,9 @@ class WindowConfig:
     """Cria: share of windows whose end is asked for from afar."""
     masked_within_share: float = 0.45
     """Cria: share of windows of which stretches all over are."""
+    hidden_periods_share: float = 0.0
+    """Cria: how often each period of a window is not told, and how often all but the strongest are not,
+    so that the network does not rely on periods that are chance."""
 
     def __post_init__(self) -> None:
         if len(self.lengths) != len(self.length_weights) or not self.lengths:
@@ -47,6 +50,8 @@ class WindowConfig:
         masked = self.masked_end_share, self.masked_within_share
         if min(masked) < 0 or sum(masked) > 1:
             raise ValueError("masked_end_share and masked_within_share must be in [0, 1] together")
+        if not 0 <= self.hidden_periods_share < 1:
+            raise ValueError("hidden_periods_share must be in [0, 1)")
         if not 0 < self.largest_horizon_share < 1 or self.target_noise < 0:
             raise ValueError("largest_horizon_share must be in (0, 1), target_noise not negative")
 
@@ -65,11 +70,24 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
+class AggregateConfig:
+    """Means of the corpus's own series over longer steps: hours, days, weeks, months."""
+
+    share: float = 0.0
+    """Share of windows that come from them, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share < 1.0:
+            raise ValueError("share must be in [0, 1)")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Everything that a run follows from, beside the corpus."""
 
     mixture: Mixture = field(default_factory=Mixture)
     hold_out: HoldOut = field(default_factory=HoldOut)
+    aggregates: AggregateConfig = field(default_factory=AggregateConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -90,3 +108,5 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative; got {self.seed}")
+        if self.aggregates.share + self.synthetic.share >= 1.0:
+            raise ValueError("aggregates.share and synthetic.share must be below 1 together")

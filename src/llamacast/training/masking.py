@@ -23,10 +23,12 @@ def as_patch_batch(
     patch_length: int,
     config: WindowConfig,
     generator: torch.Generator,
+    num_periods: int,
 ) -> Batch:
     """What the objective of patches takes: windows that begin in the first patch, partly masked.
 
     Of some windows the end is not shown, of some stretches all over; the others are shown whole.
+    Of some, periods are not told.
     Windows that do not move count for nothing.
     """
     standardised, _, scale = standardise(cut.values.double(), cut.observed)
@@ -58,9 +60,21 @@ def as_patch_batch(
         "shown": shown,
         "seasons": cut.seasons,
         "num_known": torch.where(at_end, first, num_tokens),
+        "told_periods": _told_periods(
+            len(seen), num_periods, config.hidden_periods_share, generator
+        ),
         "counts": counts,
         "count": counts.sum(),
     }
+
+
+def _told_periods(
+    num_windows: int, num_periods: int, share: float, generator: torch.Generator
+) -> Bool[Tensor, "window period"]:
+    """Each is hidden in a share of windows; in another share, all but the first."""
+    draws = torch.rand((num_windows, num_periods + 1), generator=generator, device=generator.device)
+    is_first = torch.arange(num_periods, device=draws.device) == 0
+    return torch.where(draws[:, :1] < share, is_first, draws[:, 1:] >= share)
 
 
 def _first_of_end(

@@ -62,6 +62,7 @@ class NextPatch(nn.Module):
             batch["seasons"],
             batch["num_known"],
             batch.get("covariates"),
+            batch["told_periods"],
         )
         return losses[batch["counts"]].sum()
 
