@@ -10,11 +10,14 @@ DATA := examples/data/pedestrians.csv
 forecast: .venv/installed
 	$(BIN)/llamacast forecast $(DATA) --horizon 48 --nonnegative --output forecast.csv --plot forecast.png
 
-# Twice where tables come and go: statsforecast and gluonts hold pandas below 3, users may not.
+# Twice where tables come and go: statsforecast and gluonts hold pandas below 3, users may not. What
+# only starts processes is the same with either.
+PROCESSES := $(addprefix --ignore=tests/interfaces/,test_finetunes.py test_openapi.py test_page.py)
 test: .venv/installed-dev .venv/pandas3
 	$(BIN)/pytest
 	PYTHONPATH=.venv/pandas3 $(BIN)/pytest tests/data tests/interfaces tests/test_forecast.py \
-		tests/test_forecaster.py tests/evaluation/test_backtest.py tests/evaluation/test_report.py
+		tests/test_forecaster.py tests/evaluation/test_backtest.py tests/evaluation/test_report.py \
+		$(PROCESSES)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -31,6 +31,26 @@ def test_what_weights_have_seen_is_kept_with_them(saved):
     assert checkpoint.load_training(folder) == record
 
 
+def test_a_mean_lies_between_its_parts_in_their_shares(saved):
+    first, _ = saved
+    second = LagLlama(SMALL)
+    mean = checkpoint.average([first, second], [3, 1])
+    for name, weight in mean.state_dict().items():
+        one, two = first.state_dict()[name], second.state_dict()[name]
+        torch.testing.assert_close(weight, 0.75 * one + 0.25 * two)
+    same = checkpoint.average([first, first], [1, 2])
+    assert all(map(torch.equal, same.state_dict().values(), first.state_dict().values()))
+
+
+def test_only_what_is_alike_is_averaged(saved):
+    first, _ = saved
+    other = LagLlama(dataclasses.replace(SMALL, num_layers=2))
+    with pytest.raises(CheckpointError, match="of one configuration"):
+        checkpoint.average([first, other], [1, 1])
+    with pytest.raises(CheckpointError, match="above 0"):
+        checkpoint.average([first, first], [1, 0])
+
+
 @pytest.mark.parametrize("text", ["[", "[]", "{}", '{"datasets": "m3", "until": ""}'])
 def test_a_damaged_training_record_is_named(saved, text):
     _, folder = saved

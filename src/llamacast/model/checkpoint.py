@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,31 @@ def digest(model: Network) -> str:
     for name, weight in sorted(model.state_dict().items()):
         found.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
     return found.hexdigest()
+
+
+def average(networks: Sequence[Network], shares: Sequence[float]) -> Network:
+    """The network whose weights are means of others', each in its share.
+
+    Raises:
+        CheckpointError: if they are not of one configuration, or shares are not above 0.
+    """
+    first = networks[0]
+    if any(one.config != first.config for one in networks):
+        raise CheckpointError("only networks of one configuration can be averaged")
+    if min(shares) <= 0:
+        raise CheckpointError(f"shares must be above 0; got {min(shares)}")
+    mean = deepcopy(first)
+    parts = [one.state_dict() for one in networks]
+    mean.load_state_dict(
+        {
+            name: sum(
+                part[name].double() * (share / sum(shares))
+                for part, share in zip(parts, shares, strict=True)
+            )
+            for name in parts[0]
+        }
+    )
+    return mean
 
 
 def save_training(record: TrainingRecord, directory: Path) -> None:

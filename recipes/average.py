@@ -1,0 +1,42 @@
+"""Average the weights of networks that were trained on from the same ones, as the packaged Cria is made.
+
+    python recipes/average.py runs/mean runs/cria/model=2 runs/before/model
+
+Shares follow a folder after `=`, and are 1 otherwise. Weights are written in half precision. Whether
+the mean is better than its parts is for a benchmark to say.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from llamacast.forecast import TrainingRecord
+from llamacast.model import checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, help="folder to write")
+    parser.add_argument("parts", nargs="+", help="FOLDER or FOLDER=SHARE")
+    arguments = parser.parse_args()
+    told = [part.partition("=") for part in arguments.parts]
+    folders = [Path(folder) for folder, _, _ in told]
+    mean = checkpoint.average(
+        [checkpoint.load(folder) for folder in folders],
+        [float(share or 1) for _, _, share in told],
+    )
+    checkpoint.save(mean, arguments.output, torch.float16)
+    records = [checkpoint.load_training(folder) for folder in folders]
+    seen = dict.fromkeys(name for record in records for name in record.datasets)
+    licences = {name: text for record in records for name, text in record.licences.items()}
+    until = max(record.until for record in records)
+    checkpoint.save_training(TrainingRecord(tuple(seen), until, licences), arguments.output)
+    written = checkpoint.load(arguments.output)
+    print(f"wrote {arguments.output}, weights {checkpoint.digest(written)}")
+
+
+if __name__ == "__main__":
+    main()
