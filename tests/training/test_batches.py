@@ -69,6 +69,23 @@ def test_aggregates_join_in_their_share_and_tell_nothing_that_is_held_back(corpu
     assert np.nanmax(np.abs(made.values)) < 100
 
 
+def test_a_data_set_that_is_left_out_is_so_in_longer_steps(corpus):
+    two = dataclasses.replace(
+        corpus,
+        frequencies=[parse_frequency("5min")] * corpus.num_series,
+        datasets=["left out", "kept"],
+        dataset_bounds=np.array([0, 20, 40]),
+    )
+    mixture = dataclasses.replace(config().mixture, weights={"left out": 0.0})
+    plan = config(aggregates=AggregateConfig(share=0.4), mixture=mixture)
+    batches = Batches(two, plan, CPU)
+    made, _, _ = batches.made[0]
+    assert list(made.datasets) == ["left out in 15min", "kept in 15min"]
+    chances = batches._chances[16][corpus.num_series :]
+    assert chances[made.dataset_of == 0].sum() == 0
+    assert chances.sum() == pytest.approx(0.4)
+
+
 def test_shares_of_what_is_made_must_leave_room():
     with pytest.raises(ValueError, match=r"aggregates\.share and synthetic\.share"):
         config(aggregates=AggregateConfig(0.5), synthetic=SyntheticConfig(0.5))

@@ -14,6 +14,7 @@ SHORTEST_AGGREGATE = 80
 """Steps below which it is left out: few are learnt from as well from what is short in itself."""
 FEWEST_VALUES = 5
 """Different ones."""
+IN = " in "
 MONDAY = np.datetime64("1970-01-05", "D")
 
 
@@ -36,9 +37,14 @@ def aggregate(corpus: Corpus, lengths: npt.NDArray[np.int64]) -> Corpus | None:
             ]
             if made:
                 ids, values, starts = zip(*made, strict=True)
-                label, steps = f"{dataset} in {name}", [frequency] * len(made)
+                label, steps = f"{dataset}{IN}{name}", [frequency] * len(made)
                 found.append(DataSet(label, ids, values, np.array(starts), steps))
     return join(found) if found else None
+
+
+def origin(name: str) -> str:
+    """The data set that one of longer steps was made from."""
+    return name.rpartition(IN)[0]
 
 
 def _longer(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from llamacast.data.aggregates import aggregate
+from llamacast.data.aggregates import aggregate, origin
 from llamacast.data.corpora import Corpus, DataSet, Mixture, join
 from llamacast.data.synthetic import synthesise
 from llamacast.data.windows import WindowShape, draw_stretches, draw_windows
@@ -29,17 +31,17 @@ class Batches:
         self.config = config
         self.train_lengths = corpus.train_lengths(config.hold_out)
         self.real = corpus
-        # Of the real ones only what may be trained on.
-        aggregates = aggregate(corpus, self.train_lengths) if config.aggregates.share else None
-        synthetic = _synthesise(config.synthetic, config.seed)
-        self.made = [
-            (one, share, exponent)
-            for one, share, exponent in (
-                (aggregates, config.aggregates.share, config.mixture.points_exponent),
-                (synthetic, config.synthetic.share, 0.0),
-            )
-            if one is not None
-        ]
+        self.made = []
+        if config.aggregates.share:
+            # Of the real ones only what may be trained on.
+            aggregates = aggregate(corpus, self.train_lengths)
+            if aggregates is not None:
+                mixture = _like_their_origins(config.mixture, aggregates)
+                self.made.append((aggregates, config.aggregates.share, mixture))
+        if config.synthetic.share:
+            evenly = Mixture(points_exponent=0.0)
+            synthetic = _synthesise(config.synthetic, config.seed)
+            self.made.append((synthetic, config.synthetic.share, evenly))
         whole = corpus
         for one, _, _ in self.made:
             whole = whole.join(one)
@@ -55,8 +57,7 @@ class Batches:
         length = num_tokens * self.config.model.steps_per_token
         chances = self.real.probabilities(self.config.mixture, self.train_lengths, length)
         parts = [chances * (1 - sum(share for _, share, _ in self.made))]
-        for one, share, exponent in self.made:
-            mixture = Mixture(points_exponent=exponent)
+        for one, share, mixture in self.made:
             parts.append(share * one.probabilities(mixture, one.lengths, length))
         return np.concatenate(parts)
 
@@ -149,13 +150,17 @@ def take(batch: Batch, rows: Tensor) -> Batch:
     return {**part, "count": part["counts"].sum()}
 
 
-def _synthesise(config: SyntheticConfig, seed: int) -> Corpus | None:
+def _like_their_origins(mixture: Mixture, aggregates: Corpus) -> Mixture:
+    """A data set that is left out, or drawn twice as often, is so in longer steps, too."""
+    weights = {name: mixture.weights.get(origin(name), 1.0) for name in aggregates.datasets}
+    return replace(mixture, weights=weights)
+
+
+def _synthesise(config: SyntheticConfig, seed: int) -> Corpus:
     """Series made for this run, a data set for each family.
 
     Real ones are mixed where batches are augmented, as windows, which keep their calendar.
     """
-    if config.share == 0:
-        return None
     made = synthesise(config.num_series, seed)
     families = dict.fromkeys(series.family for series in made)
     return join(
