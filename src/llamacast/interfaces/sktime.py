@@ -142,7 +142,10 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
         """For sktime's own checks."""
-        return [{"num_samples": 5, "seed": 1}]
+        return [
+            {"num_samples": 5, "seed": 1},
+            {"num_samples": 3, "nonnegative": True, "integer": True},
+        ]
 
 
 def _stamps(index: pd.Index[Any]) -> pd.Index[Any]:
