@@ -8,7 +8,7 @@ import torch
 
 from llamacast.data.calendar import parse_frequency
 from llamacast.training.batches import Batches
-from llamacast.training.config import AggregateConfig, SyntheticConfig
+from llamacast.training.config import AggregateConfig, GroupConfig, SyntheticConfig
 from tests.training.small_run import CPU, NOTHING, SMALL, SMALL_CRIA, config
 
 
@@ -86,9 +86,31 @@ def test_a_data_set_that_is_left_out_is_so_in_longer_steps(corpus):
     assert chances.sum() == pytest.approx(0.4)
 
 
+def test_groups_join_in_their_share_also_in_longer_steps_and_tell_nothing_that_is_held_back(corpus):
+    lengthened = dataclasses.replace(
+        corpus,
+        frequencies=[parse_frequency("5min")] * corpus.num_series,
+        values=corpus.values.copy(),
+        starts=np.full_like(corpus.starts, corpus.starts[0]),
+    )
+    plan = config(groups=GroupConfig(share=0.3, most=25))
+    for number in np.flatnonzero(lengthened.train_lengths(plan.hold_out) == 0):
+        lengthened.series(number)[:] = np.arange(400) * 1e6
+    batches = Batches(lengthened, plan, CPU)
+    made, share, _ = batches.made[0]
+    assert share == 0.3
+    assert {name.split(" in ", 1)[1] for name in made.datasets} == {"groups", "groups in 15min"}
+    assert batches._chances[16][corpus.num_series :].sum() == pytest.approx(0.3)
+    assert np.nanmax(np.abs(made.values)) < 64 * 100
+
+
 def test_shares_of_what_is_made_must_leave_room():
-    with pytest.raises(ValueError, match=r"aggregates\.share and synthetic\.share"):
-        config(aggregates=AggregateConfig(0.5), synthetic=SyntheticConfig(0.5))
+    with pytest.raises(ValueError, match=r"aggregates\.share, groups\.share and synthetic\.share"):
+        config(
+            aggregates=AggregateConfig(0.4),
+            groups=GroupConfig(0.2),
+            synthetic=SyntheticConfig(0.4),
+        )
 
 
 def test_synthetic_series_join_in_their_share(corpus):

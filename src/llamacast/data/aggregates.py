@@ -14,7 +14,8 @@ SHORTEST_AGGREGATE = 80
 """Steps below which it is left out: few are learnt from as well from what is short in itself."""
 FEWEST_VALUES = 5
 """Different ones."""
-IN = " in "
+IN, GROUPS = " in ", "groups"
+"""What data sets that are made of others are called: `sales in D`, `sales in groups in D`."""
 MONDAY = np.datetime64("1970-01-05", "D")
 
 
@@ -43,8 +44,9 @@ def aggregate(corpus: Corpus, lengths: npt.NDArray[np.int64]) -> Corpus | None:
 
 
 def origin(name: str) -> str:
-    """The data set that one of longer steps was made from."""
-    return name.rpartition(IN)[0]
+    """The data set that one of longer steps, or of groups, was made from."""
+    before, _, last = name.rpartition(IN)
+    return origin(before) if last in (*LONGER_STEPS, GROUPS) else name
 
 
 def _longer(

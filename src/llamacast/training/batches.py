@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llamacast.data.aggregates import aggregate, origin
 from llamacast.data.corpora import Corpus, DataSet, Mixture, join
+from llamacast.data.groups import sum_groups
 from llamacast.data.synthetic import synthesise
 from llamacast.data.windows import WindowShape, draw_stretches, draw_windows
 from llamacast.model.config import CriaConfig
@@ -32,12 +33,12 @@ class Batches:
         self.train_lengths = corpus.train_lengths(config.hold_out)
         self.real = corpus
         self.made = []
-        if config.aggregates.share:
-            # Of the real ones only what may be trained on.
-            aggregates = aggregate(corpus, self.train_lengths)
-            if aggregates is not None:
-                mixture = _like_their_origins(config.mixture, aggregates)
-                self.made.append((aggregates, config.aggregates.share, mixture))
+        # Of the real ones only what may be trained on.
+        longer = aggregate(corpus, self.train_lengths) if config.aggregates.share else None
+        groups = self._in_groups(corpus) if config.groups.share else None
+        for made, share in ((longer, config.aggregates.share), (groups, config.groups.share)):
+            if made is not None:
+                self.made.append((made, share, _like_their_origins(config.mixture, made)))
         if config.synthetic.share:
             evenly = Mixture(points_exponent=0.0)
             synthetic = _synthesise(config.synthetic, config.seed)
@@ -51,6 +52,12 @@ class Batches:
         self.on_device = CorpusOnDevice(whole, device)
         self.device_ends = torch.from_numpy(self.ends).to(device)
         self._chances = {length: self._mixed(length) for length in config.windows.lengths}
+
+    def _in_groups(self, corpus: Corpus) -> Corpus | None:
+        """Sums over groups of series, and these in longer steps."""
+        groups = sum_groups(corpus, self.train_lengths, self.config.groups.most, self.config.seed)
+        longer = None if groups is None else aggregate(groups, groups.lengths)
+        return groups if groups is None or longer is None else groups.join(longer)
 
     def _mixed(self, num_tokens: int) -> np.ndarray:
         """Probability of each series in a batch of windows of `num_tokens`."""
@@ -151,7 +158,7 @@ def take(batch: Batch, rows: Tensor) -> Batch:
 
 
 def _like_their_origins(mixture: Mixture, aggregates: Corpus) -> Mixture:
-    """A data set that is left out, or drawn twice as often, is so in longer steps, too."""
+    """A data set that is left out, or drawn twice as often, is so in longer steps and groups, too."""
     weights = {name: mixture.weights.get(origin(name), 1.0) for name in aggregates.datasets}
     return replace(mixture, weights=weights)
 

@@ -82,12 +82,27 @@ class AggregateConfig:
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """Sums of the corpus's own series over random groups, also in longer steps."""
+
+    share: float = 0.0
+    """Share of windows that come from them, in [0, 1)."""
+    most: int = 200
+    """Groups of each data set, at most."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share < 1.0 or self.most < 1:
+            raise ValueError("share must be in [0, 1), most positive")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Everything that a run follows from, beside the corpus."""
 
     mixture: Mixture = field(default_factory=Mixture)
     hold_out: HoldOut = field(default_factory=HoldOut)
     aggregates: AggregateConfig = field(default_factory=AggregateConfig)
+    groups: GroupConfig = field(default_factory=GroupConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -108,5 +123,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative; got {self.seed}")
-        if self.aggregates.share + self.synthetic.share >= 1.0:
-            raise ValueError("aggregates.share and synthetic.share must be below 1 together")
+        if self.aggregates.share + self.groups.share + self.synthetic.share >= 1.0:
+            raise ValueError(
+                "aggregates.share, groups.share and synthetic.share must be below 1 together"
+            )
