@@ -12,10 +12,11 @@ forecast: .venv/installed
 
 # Twice where tables come and go: statsforecast and gluonts hold pandas below 3, users may not. What
 # only starts processes is the same with either.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 PROCESSES := $(addprefix --ignore=tests/interfaces/,test_finetunes.py test_openapi.py test_page.py)
 test: .venv/installed-dev .venv/pandas3
-	$(BIN)/pytest
-	PYTHONPATH=.venv/pandas3 $(BIN)/pytest tests/data tests/interfaces tests/test_forecast.py \
+	$(BIN)/pytest $(SIDE_BY_SIDE)
+	PYTHONPATH=.venv/pandas3 $(BIN)/pytest $(SIDE_BY_SIDE) tests/data tests/interfaces tests/test_forecast.py \
 		tests/test_forecaster.py tests/evaluation/test_backtest.py tests/evaluation/test_report.py \
 		$(PROCESSES)
 

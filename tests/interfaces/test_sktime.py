@@ -18,9 +18,19 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_sktime_finds_nothing_to_object_to():
-    found = checks.check_estimator(LlamaCastForecaster, raise_exceptions=False, verbose=False)
+    # One instance: every set of parameters of the class would go through all checks again.
+    first, *_ = LlamaCastForecaster.get_test_params()
+    one = LlamaCastForecaster(**first)
+    found = checks.check_estimator(one, raise_exceptions=False, verbose=False)
     assert len(found) > 300
     assert {name: told for name, told in found.items() if told != "PASSED"} == {}
+
+
+@pytest.mark.parametrize("parameters", LlamaCastForecaster.get_test_params())
+def test_each_set_of_parameters_that_sktime_tries_forecasts(parameters):
+    found = LlamaCastForecaster(**parameters).fit(load_airline()).predict(fh=[1, 12])
+    assert np.isfinite(found).all()
+    assert (found == found.round()).all() == parameters.get("integer", False)
 
 
 def test_its_forecasts_are_the_facades():

@@ -87,5 +87,5 @@ def test_what_is_not_looked_at_does_not_matter():
         model.anchor.bias[2] = -1e9
     calendar = torch.zeros(1, CONTEXT + 1, 6)
     found = attend_values(model, values, observed, calendar)
-    assert found.importance[2] == 0
+    assert found.importance[2] == pytest.approx(0.0, abs=1e-6)  # rows of a batch round apart
     assert found.importance[0] > 0
