@@ -173,6 +173,75 @@ def test_a_given_frequency_counts_in_any_spelling(long):
     assert axis.index(1, 2).astype(str).tolist() == ["2024-02-29", "2024-03-31"]
 
 
+def told(frame, tmp_path, **arguments):
+    """The panel of a table, once it has been written to a file and read."""
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    return read_panel(tmp_path / "table.csv", **arguments)
+
+
+def test_months_of_any_spelling_are_times_and_tell_series_apart(tmp_path):
+    months = pd.date_range("2015-01-01", periods=30, freq="MS")
+    both = pd.DataFrame({"month": [*months, *months], "sales": np.arange(60.0), "shop": "a"})
+    both.loc[30:, "shop"] = "b"
+    panel = read_panel(both)
+    assert list(panel.ids) == ["a", "b"]
+    for spelling in ("%b %Y", "%Y%m", "%m.%Y"):
+        written = both.assign(month=both.month.dt.strftime(spelling))
+        same(told(written[::-1].sort_values("shop", kind="stable"), tmp_path), panel)
+
+
+def test_midnights_on_either_side_of_a_clock_change_are_days(tmp_path):
+    stamps = pd.date_range("2024-03-20", periods=20, freq="D", tz="Europe/Berlin")
+    frame = pd.DataFrame({"ds": stamps, "y": np.arange(20.0), "price": 1.0})
+    panel = told(frame[["ds", "y"]], tmp_path)
+    assert panel.axes[0].frequency.name == "D"
+    assert panel.axes[0].index(0, 20).tolist() == stamps.tz_localize(None).tolist()
+    assert np.isfinite(panel.values[0]).all()
+    once_more = told(read_panel(frame[["ds", "y"]]).to_frame().drop(columns="unique_id"), tmp_path)
+    same(once_more, panel)
+    later = frame.assign(ds=frame.ds.astype(str))
+    beside = read_panel(later[:15], future_frame=later[15:].drop(columns="y"), horizon=5)
+    assert len(beside.covariates.values[0]) == 20
+
+
+# --- Which column is what --------------------------------------------------------------------------
+
+
+def test_the_series_are_told_apart_by_the_column_under_which_times_do_not_repeat(long, tmp_path):
+    panel = read_panel(long)
+    named = long.rename(columns={"unique_id": "who"})
+    kinds = named.assign(kind=np.where(np.arange(96) % 7 < 2, "weekend", "week"))
+    same(read_panel(kinds), panel)
+    numbered = named.assign(who=named.who.map({"a": 101, "b": 7}))
+    assert list(read_panel(numbered).ids) == [101, 7]
+    assert list(told(numbered.rename(columns={"y": "sold"}), tmp_path).ids) == [101, 7]
+    assert list(read_panel(numbered.assign(kind=kinds.kind)).ids) == [101, 7]
+    assert list(read_panel(named.assign(who=named.who.map({"a": "01", "b": "02"}))).ids) == [
+        "01",
+        "02",
+    ]
+
+
+def test_switches_do_not_name_series_where_a_time_stands_twice():
+    switches = pd.DataFrame({"ds": HOURS, "one": np.arange(48) % 2, "two": np.arange(48) % 3})
+    twice = pd.concat([switches, switches.iloc[[5]].assign(one=0, two=1)])
+    with pytest.raises(DataError, match="two rows at ds = 2024-01-01 05:00:00"):
+        read_panel(twice)
+
+
+def test_covariates_of_texts_do_not_hide_the_series(long, tmp_path):
+    shops = long.rename(columns={"unique_id": "shop", "ds": "when", "y": "sold"})
+    shops = shops.assign(price=np.arange(96.0), kind=np.where(np.arange(96) % 5 < 2, "x", "y"))
+    past = shops[shops.when < HOURS[40]]
+    plan = shops[shops.when >= HOURS[40]].drop(columns=["sold", "kind"])
+    panel = read_panel(past, future_frame=plan, horizon=8)
+    assert list(panel.ids) == ["a", "b"]
+    assert panel.columns.target == "sold"
+    assert panel.covariates.names == ("price",)
+    plan.to_csv(tmp_path / "plan.csv", index=False)
+    same(told(past, tmp_path, future_frame=tmp_path / "plan.csv", horizon=8), panel)
+
+
 # --- Refusals --------------------------------------------------------------------------------------
 
 
@@ -231,6 +300,68 @@ REFUSED = {
         {},
         "1000000001 steps",
     ),
+    "times unread": (
+        lambda long: long.assign(ds=[f"period {n}" for n in range(96)]).rename(
+            columns={"ds": "when"}
+        ),
+        {},
+        "'when'.*'period 0'.*time_column",
+    ),
+    "series without times": (
+        lambda long: long.drop(columns="ds").rename(columns={"unique_id": "shop"}),
+        {},
+        "'shop'.*id_column",
+    ),
+    "several names": (
+        lambda long: long.assign(who=long.unique_id + "!").rename(columns={"unique_id": "shop"}),
+        {},
+        r"\(shop, who\).*id_column",
+    ),
+    "names in two columns": (
+        lambda long: pd.concat(
+            [long.assign(item=item, unique_id=long.unique_id) for item in ("x", "y")]
+        ).rename(columns={"unique_id": "shop"}),
+        {},
+        "'shop' and 'item' together.*join",
+    ),
+    "names in no columns": (
+        lambda long: pd.concat([long, long]).rename(columns={"unique_id": "shop"}).assign(kind="x"),
+        {},
+        "shop, kind.*times repeat",
+    ),
+    "times of day beside days": (
+        lambda long: pd.DataFrame(
+            {"day": HOURS.strftime("%d.%m.%Y"), "hour": HOURS.strftime("%H:%M"), "y": 1.0}
+        ),
+        {},
+        "'hour'.*times of the day; join it with 'day'",
+    ),
+    "some in a zone": (
+        lambda long: pd.DataFrame({"ds": ["2024-01-01 00:00+01:00", "2024-01-02"], "y": [1, 2]}),
+        {},
+        "'ds'.*row 1.*zone",
+    ),
+    "turned": (
+        lambda long: (
+            long.pivot(index="unique_id", columns="ds", values="y")
+            .rename(columns=str)
+            .reset_index(names="sensor")
+        ),
+        {},
+        "named by dates .* and 40 more.*turn the table",
+    ),
+    "many columns": (
+        lambda long: pd.DataFrame({f"c{n}": [1.0, 2.0] for n in range(99)}),
+        {"target_column": "z"},
+        "'z'.*c7 and 91 more",
+    ),
+    "a stray date": (
+        lambda long: pd.DataFrame(
+            {"ds": [*pd.date_range("2024", periods=30), pd.Timestamp("2204-01-31")], "y": 1.0}
+        ),
+        {},
+        "'y' has 31 rows.*2204-01-31.*after 2024-01-30",
+    ),
     "nothing": (lambda long: None, {}, "NoneType"),
     "a dict": (lambda long: {"a": 1}, {}, "dict"),
     "empty list": (lambda long: [], {}, "empty"),
@@ -256,6 +387,14 @@ def test_bad_files_are_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=name):
         read_panel(tmp_path / name)
+
+
+@pytest.mark.parametrize("spoilt", ["1,221.24", "$12", "12 %", "12..5", "€ 3"])
+def test_numbers_that_cannot_be_read_are_named_with_their_row(long, spoilt):
+    sold = long.y.astype(str).where(np.arange(96) != 17, spoilt)
+    with pytest.raises(DataError, match="'sold': row 17 holds") as error:
+        read_panel(long[["unique_id", "ds"]].assign(sold=sold))
+    assert repr(spoilt) in str(error.value)
 
 
 @pytest.mark.parametrize("kind", [decimal.Decimal, str, np.float16, bool, int])

@@ -134,6 +134,66 @@ def test_semicolons_and_decimal_commas(tmp_path):
     assert first_future(path) == pd.Timestamp("2024-01-31")
 
 
+def columns_of(path, *columns):
+    """A file with semicolons, with these columns beside days; the values that are read."""
+    rows = [
+        f"{day:%d.%m.%Y};" + ";".join(column[n % len(column)] for column in columns)
+        for n, day in enumerate(DAYS)
+    ]
+    names = ";".join(f"c{n}" for n in range(len(columns)))
+    path.write_text("\n".join([f"Tag;{names}", *rows]))
+    return [
+        values[: len(column)].tolist()
+        for values, column in zip(read_panel(path).values, columns, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "meant"),
+    [
+        ([["900", "1.134"]], [[900, 1134]]),
+        ([["-1.134", "2", "-"]], [[-1134, 2, np.nan]]),
+        ([["1.134.000", "1.134"]], [[1134000, 1134]]),
+        ([["1.221,24", "2,5", "3"]], [[1221.24, 2.5, 3]]),
+        ([["9,00", "9,50"], ["1.134", "2.268"]], [[9, 9.5], [1134, 2268]]),
+        ([["9,00", "9,50"], ["1.134", "2268"]], [[9, 9.5], [1134, 2268]]),
+        ([["0.125", "1.134"]], [[0.125, 1.134]]),
+        ([["12.5", "13", "1.134"]], [[12.5, 13, 1.134]]),
+        ([["12.5", "13"], ["1.134", "2.268"]], [[12.5, 13], [1.134, 2.268]]),
+        ([["1e3", "1.134"]], [[1000, 1.134]]),
+    ],
+)
+def test_dots_that_group_thousands_are_no_decimal_points(tmp_path, columns, meant):
+    np.testing.assert_array_equal(columns_of(tmp_path / "a.csv", *columns), meant)
+
+
+@pytest.mark.parametrize("column", [["1.134", "2.268"], ["1134", "1.134"]])
+def test_dots_that_may_be_either_are_refused(tmp_path, column):
+    with pytest.raises(DataError, match=r"a\.csv: column 'c0': row \d holds '1\.134'.*thousands"):
+        columns_of(tmp_path / "a.csv", column)
+
+
+def test_encodings_are_told_by_their_first_bytes_or_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    text = "\n".join(["Tag;Menge (Stück)", *(f"{day:%d.%m.%y};{n}" for n, day in enumerate(DAYS))])
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text(text, encoding=encoding)
+        assert first_future(path) == pd.Timestamp("2024-01-31")
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=r"a\.csv.*save it as UTF-8"):
+        read_panel(path)
+
+
+def test_an_index_of_any_whole_numbers_that_pandas_wrote_is_no_series(tmp_path):
+    path = tmp_path / "rows.csv"
+    frame = pd.DataFrame({"when": DAYS, "sales": VALUES})
+    for part in (frame.sample(frac=1, random_state=0), frame.set_axis(range(7, 67, 2))):
+        part.to_csv(path)
+        assert first_future(path) == pd.Timestamp("2024-01-31")
+    pd.DataFrame({"sales": VALUES}, index=range(1990, 2020)).to_csv(path)
+    assert first_future(path) == 2020
+
+
 def test_rows_longer_than_the_header_are_refused(tmp_path):
     path = tmp_path / "ragged.csv"
     path.write_text("ds,y\n2024-01-01,1,5\n2024-01-02,1,6\n")

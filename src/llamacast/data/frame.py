@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, TypedDict
 
 import numpy as np
@@ -14,13 +14,28 @@ import pandas as pd
 
 from llamacast.data.calendar import Frequency, infer_frequency, parse_frequency
 from llamacast.data.covariates import Beside, read_covariates, with_future
+from llamacast.data.dates import (
+    TIME_OF_DAY,
+    dates_in_numbers,
+    looks_like_dates,
+    named_like_dates,
+    offsets_of,
+    read_dates,
+    without_offsets,
+)
 from llamacast.data.panel import Columns, Panel, Rows, lay_out, step_numbers_beside
-from llamacast.data.tables import ID_NAMES, TIME_NAMES, Table, as_frame, looks_like_dates
+from llamacast.data.tables import ID_NAMES, TIME_NAMES, Table, as_frame
 from llamacast.forecast import DataError
 
 TARGET_NAMES = ("y", "target", "value")
 LARGEST_VALUE = 1e300
 """Beyond it, sums and spreads of a window overflow."""
+
+NAMES_SHOWN = 8
+"""Columns that a message lists before it only counts them."""
+
+_CURRENCY = r"(?:[€$£¥]|EUR|USD|GBP|CHF)"
+_NUMBER_IN_TEXT = rf"\s*{_CURRENCY}?\s*[-+(]?\s*\d[\d.,' ]*(?:%|\)|{_CURRENCY})?\s*$"
 
 
 class ColumnNames(TypedDict, total=False):
@@ -76,8 +91,12 @@ def read_panel(
     time = _time_of(frame, time_column)
     named = [covariates] if isinstance(covariates, str) else list(covariates or ())
     plain = frame.drop(columns=[*named, group_column], errors="ignore")
-    identifier = id_column if id_column is not None else _find_id(plain, time, target_column)
-    future = None if future_frame is None else as_frame(future_frame, identifier)
+    future = None if future_frame is None else as_frame(future_frame, id_column)
+    identifier = id_column
+    if identifier is None:
+        identifier = _find_id_of_both(plain, future, time, target_column)
+        if future_frame is not None and identifier is not None and _is_text(frame[identifier]):
+            future = as_frame(future_frame, identifier)  # names as they are written
     if future is not None:  # what is known of the future is not to be forecast
         kept = (identifier, time, target_column, _find(frame, TARGET_NAMES))
         told = [column for column in future.columns if column not in kept]
@@ -85,6 +104,8 @@ def read_panel(
     targets = (
         [target_column] if target_column is not None else _find_targets(plain, identifier, time)
     )
+    if time is None:
+        _refuse_times_unread(plain, identifier, targets)
     wide = len(targets) > 1
     columns = Columns(
         id="unique_id" if wide and identifier is None else identifier,
@@ -133,6 +154,9 @@ def _like(future: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     if isinstance(future[time].dtype, pd.PeriodDtype):
         return found
     stamps = _parse_dates(future[time], str(time))
+    wall = zone is None and stamps.dt.tz is not None and not panel.axes[0].frequency.is_clock
+    if wall and _is_text(future[time]):  # as days of the history whose offsets differ are read
+        stamps = read_dates(without_offsets(_texts(future[time])))
     if zone is not None and stamps.dt.tz is None:
         stamps = stamps.dt.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
     elif zone is not None:
@@ -166,9 +190,7 @@ def _asked(
     chosen = (covariates,) if isinstance(covariates, str) else tuple(covariates or ())
     for name in chosen:
         if name not in frame.columns:
-            there = (
-                ", ".join(str(column) for column in frame.columns if column not in own) or "none"
-            )
+            there = _listed(column for column in frame.columns if column not in own) or "none"
             raise DataError(f"there is no covariate {name!r} in the data; there are: {there}")
         if name in own:
             raise DataError(f"column {name!r} is no covariate: it is the series, time or target")
@@ -183,8 +205,24 @@ def _check_names(frame: pd.DataFrame, given: dict[str, Any]) -> None:
         if not isinstance(name, Hashable):
             raise DataError(f"{role}_column must be one name; got {name!r}")
         if name is not None and name not in frame.columns:
-            there = ", ".join(map(str, frame.columns))
-            raise DataError(f"there is no column {name!r} for the {role}; the data have: {there}")
+            raise DataError(
+                f"there is no column {name!r} for the {role}; the data have: {_listed(frame.columns)}"
+            )
+
+
+def _listed(names: Iterable[Any]) -> str:
+    """The first names, and how many more there are."""
+    every = list(map(str, names))
+    more = len(every) - NAMES_SHOWN
+    return ", ".join(every[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    return not pd.api.types.is_numeric_dtype(column.dtype) and not _is_dated(column.dtype)
+
+
+def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
+    return column.astype(str).str.strip()
 
 
 def _find(
@@ -212,21 +250,91 @@ def _find_time(frame: pd.DataFrame) -> Any:
     dated = [column for column, kind in kinds.items() if _is_dated(kind)]
     texts = [column for column, kind in kinds.items() if not pd.api.types.is_numeric_dtype(kind)]
     read = (column for column in texts if looks_like_dates(frame[column]))
-    return next(iter(dated), next(read, None))
+    spelled = (column for column in kinds if named_like_dates(frame[column], column))
+    return next(iter(dated), next(read, next(spelled, None)))
 
 
 def _is_dated(kind: Any) -> bool:
     return pd.api.types.is_datetime64_any_dtype(kind) or isinstance(kind, pd.PeriodDtype)
 
 
-def _find_id(frame: pd.DataFrame, time: str | None, target: str | None) -> str | None:
-    """The column that names series: by its own name, or the one text column where times repeat."""
+def _find_id_of_both(
+    frame: pd.DataFrame, future: pd.DataFrame | None, time: Any, target: str | None
+) -> Any:
+    """The column that names series, which a table of the future has too."""
+    if future is None:
+        return _find_id(frame, time, target)
+    shared = [column for column in frame.columns if column == time or column in future.columns]
+    found = _find_id(frame[shared], time, target) if time in shared else None
+    return found if found is not None else _find_id(frame, time, target)
+
+
+def _find_id(frame: pd.DataFrame, time: Any, target: str | None) -> Any:
+    """The column that names series: by its own name, or, where times repeat, the one under which they
+    do not: a column of texts, else of whole numbers.
+
+    Raises:
+        DataError: if several columns may be it, or if only two of them together are.
+    """
     named = _find(frame, ID_NAMES, exclude=(time, target))
     if named is not None or time is None or not frame[time].duplicated().any():
         return named
-    others = [column for column in frame.columns if column not in (time, target)]
-    texts = [column for column in others if not pd.api.types.is_numeric_dtype(frame[column])]
-    return texts[0] if len(texts) == 1 else None
+    taken = (time, target, _find(frame, TARGET_NAMES))
+    texts = [name for name in frame.columns if name not in taken and _is_text(frame[name])]
+    clocks = [name for name in texts if _texts(_first(frame[name])).str.match(TIME_OF_DAY).all()]
+    words = [name for name in texts if name not in clocks and _means_words(frame[name])]
+    codes = [name for name in texts if name not in (*clocks, *words)]
+    codes += [name for name in frame.columns if name not in taken and _may_count(frame, name, time)]
+    once = [name for name in (*words, *codes) if not frame.duplicated([time, name]).any()]
+    several = [name for name in once if frame[name].duplicated().any()]
+    for found in (
+        [name for name in several if name in words],
+        [name for name in several if name in codes],
+        once,
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise DataError(
+                f"several columns may name the series ({_listed(found)}); name one with id_column"
+            )
+    _refuse_ids(frame, time, words, codes, clocks)
+    left = words or texts
+    return left[0] if len(left) == 1 else None
+
+
+def _refuse_ids(
+    frame: pd.DataFrame, time: Any, words: list[Any], codes: list[Any], clocks: list[Any]
+) -> None:
+    """Say what to do where times repeat under every single column."""
+    if clocks:
+        raise DataError(
+            f"column {clocks[0]!r} holds times of the day; join it with {time!r} into one column, such as "
+            "2024-01-31 14:00"
+        )
+    for pair in combinations([*words, *codes], 2):
+        if not frame.duplicated([time, *pair]).any() and frame.duplicated(list(pair)).any():
+            raise DataError(
+                f"only columns {pair[0]!r} and {pair[1]!r} together tell the series apart; join them into "
+                "one column and name it with id_column"
+            )
+    if len(words) > 1:
+        raise DataError(
+            f"none of the columns {_listed(words)} tells the series apart: under each, times repeat; "
+            "join some into one and name it with id_column, or keep one row for each time"
+        )
+
+
+def _may_count(frame: pd.DataFrame, name: Any, time: Any) -> bool:
+    """Whether whole numbers may name series: many times repeat, there are not many more numbers than
+    rows at the busiest time, and other numbers stand beside them."""
+    if not pd.api.types.is_integer_dtype(frame[name].dtype):
+        return False
+    rows = frame[time].value_counts()
+    if len(rows) > 0.8 * len(frame) or frame[name].nunique() > 2 * rows.max():
+        return False
+    beside = [frame[other] for other in frame.columns if other not in (name, time)]
+    return any(_is_numeric(column) or _means_numbers(column) for column in beside)
 
 
 def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None) -> list[str]:
@@ -238,10 +346,49 @@ def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None)
     numeric = [column for column in others if _is_numeric(frame[column])]
     if len(numeric) == 1 or (numeric and identifier is None and len(numeric) == len(others)):
         return numeric
-    found = ", ".join(map(str, others)) or "no other column"
+    spoilt = [column for column in others if _means_numbers(frame[column])]
+    if not numeric and len(spoilt) == 1:
+        return spoilt  # what cannot be read in it is named with its row
+    if len(numeric) > 2 and looks_like_dates(pd.Series(list(map(str, numeric)))):
+        raise DataError(
+            f"columns are named by dates ({_listed(numeric)}); turn the table, so that each date has a row "
+            "and each series a column"
+        )
+    found = _listed(others) or "no other column"
     raise DataError(
         f"cannot tell which column holds the values to forecast ({found}); name it with target_column"
     )
+
+
+def _means_numbers(column: pd.Series[Any]) -> bool:
+    """Whether most texts are written as numbers are, though not all may be read: 1,221.24, $12, 12 %."""
+    if not _is_text(column) or looks_like_dates(column):
+        return False
+    return bool(_texts(_first(column)).str.match(_NUMBER_IN_TEXT).mean() > 0.5)
+
+
+def _first(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Enough of a column to tell what it holds."""
+    return column.dropna().head(1000)
+
+
+def _means_words(column: pd.Series[Any]) -> bool:
+    return not looks_like_dates(column) and not _means_numbers(column)
+
+
+def _refuse_times_unread(
+    frame: pd.DataFrame, identifier: str | None, targets: Sequence[str]
+) -> None:
+    """Where rows would be counted, no column may be left that could be their time or their series."""
+    for column in frame.columns:
+        left = column != identifier and column not in targets and not _is_numeric(frame[column])
+        if left and frame[column].astype(str).nunique() > 1:
+            example = frame[column].dropna().iloc[0]
+            raise DataError(
+                f"column {column!r} ({example!r}, ...) is neither read as times, nor as names of series, nor "
+                "as numbers; name it with time_column (2024-01-31 is read in any case) or id_column, or "
+                "drop it to have rows counted"
+            )
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:
@@ -314,9 +461,10 @@ def _times(
         row = int(column.isna().to_numpy().argmax())
         raise DataError(f"column {name!r}: row {row} has no time; fill it or drop the row")
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        numbers = _whole_numbers(column, name)
-        written = _dates_in_numbers(numbers)
-        return (numbers, None) if written is None else (_nanoseconds(written, name), None)
+        written = dates_in_numbers(column.to_numpy(dtype=np.float64), name)
+        if written is not None:
+            return _nanoseconds(written, name), None
+        return _whole_numbers(column, name), None
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
     if isinstance(column.dtype, pd.ArrowDtype) and "date" in str(column.dtype):
@@ -325,6 +473,9 @@ def _times(
     zone = stamps.dt.tz
     if zone is None:
         return _nanoseconds(stamps, name), None
+    on_the_wall = _days_on_the_wall(column, given)
+    if on_the_wall is not None:
+        return _nanoseconds(on_the_wall, name), None
     local = np.unique(_nanoseconds(stamps.dt.tz_localize(None), name))
     frequency = given or infer_frequency(local)
     if frequency is not None and not frequency.is_clock:
@@ -343,38 +494,36 @@ def _whole_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.int64]:
     return numbers.astype(np.int64)
 
 
-def _dates_in_numbers(numbers: npt.NDArray[np.int64]) -> pd.Series[Any] | None:
-    """The dates that numbers such as 20240131 (or 202401, going on to 202501) spell, if all do."""
-    distinct = np.unique(numbers)
-    if (distinct > 19000000).all() and (distinct < 21000000).all():
-        texts, spelling = pd.Series(numbers).astype(str), "%Y%m%d"
-    elif (distinct > 190000).all() and (distinct < 210000).all() and 89 in np.diff(distinct):
-        texts, spelling = pd.Series(numbers).astype(str), "%Y%m"
-    else:
+def _days_on_the_wall(column: pd.Series[Any], given: Frequency | None) -> pd.Series[Any] | None:
+    """Local times whose offsets differ, as in summer and winter, while the time of day stays the same.
+
+    Offsets do not tell the zone, so that days, weeks and months pass without one.
+    """
+    if not _is_text(column) or (given is not None and given.is_clock):
         return None
-    parsed = pd.to_datetime(texts, format=spelling, errors="coerce")
-    return parsed if parsed.notna().all() else None
+    texts = _texts(column)
+    if offsets_of(texts).nunique() < 2:
+        return None
+    local = read_dates(without_offsets(texts))
+    same_time = (local - local.dt.normalize()).nunique() == 1
+    return local if same_time and local.notna().all() else None
 
 
 def _parse_dates(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """Dates in one spelling throughout: ISO, else month first (day first with dots), else the other."""
+    """Dates in one spelling throughout, as `read_dates` finds it."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return column
-    texts = column.astype(str)
-    if texts.str.match(r"\s*\d{1,2}:\d{2}").all():
+    texts = _texts(column)
+    if texts.str.match(TIME_OF_DAY).all():
         raise DataError(f"column {name!r} holds times of the day; each row needs its date too")
-    # Offsets that differ (a clock change) need one zone to be told in.
-    offsets = texts.str.extract(r"\d(Z|[+-]\d\d:?\d\d)$", expand=False)
-    utc = bool(offsets.notna().all()) and offsets.nunique() > 1
-    parsed = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=utc)
-    if parsed.isna().all():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a spelling had to be guessed
-            dotted = bool(texts.str.match(r"\d{1,2}\.\d{1,2}\.\d{4}").all())  # 31.1.2024
-            for dayfirst in (dotted, not dotted):
-                parsed = pd.to_datetime(texts, errors="coerce", dayfirst=dayfirst, utc=utc)
-                if parsed.notna().all():
-                    break
+    zoned = offsets_of(texts).notna()
+    if zoned.any() and not zoned.all():
+        row = int((~zoned).to_numpy().argmax())
+        raise DataError(
+            f"column {name!r}: row {row} holds {column.iloc[row]!r} without a time zone, which others have; "
+            "give all of them one, or none"
+        )
+    parsed = read_dates(texts)
     if parsed.isna().any():
         row = int(parsed.isna().to_numpy().argmax())
         raise DataError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +26,23 @@ from llamacast.forecast import DataError, Forecast, history_shown
 LARGEST_GAP_SHARE = 100
 """A series may be stretched by missing steps to this many times its rows, or to `FREE_STEPS`."""
 FREE_STEPS = 100_000
+LEAST_STRAY_STEPS = 1_000
+"""A single gap of more steps than these, in a series that lacks nine steps in ten and half of whose
+span it is, comes from a wrong date; rows that are few but honest lie scattered."""
+
+
+_most: ContextVar[tuple[int, int] | None] = ContextVar("most", default=None)
+
+
+@contextmanager
+def at_most(series: int, steps: int) -> Iterator[None]:
+    """Within it, tables that would become more are refused before they are laid out: for tables of
+    strangers, a few of whose rows may span many steps. Steps are counted over all series."""
+    token = _most.set((series, steps))
+    try:
+        yield
+    finally:
+        _most.reset(token)
 
 
 @dataclass(frozen=True)
@@ -177,7 +196,9 @@ class Panel:
         horizon = samples.shape[2]
         index, history = [], []
         for values, axis in zip(self.values, self.axes, strict=True):
-            shown = min(len(values), history_shown(horizon))
+            known = np.flatnonzero(np.isfinite(values))
+            missing = len(values) - 1 - int(known[-1]) if len(known) else 0
+            shown = min(len(values), missing + history_shown(horizon))
             index.append(axis.index(len(values), horizon))
             history.append(pd.Series(values[-shown:], axis.index(len(values) - shown, shown)))
         return Forecast(
@@ -204,9 +225,11 @@ def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
     """Lay each series on a regular time axis; steps without a row become missing.
 
     Raises:
-        DataError: names the series and the row that do not fit, and how to mend them.
+        DataError: names the series and the row that do not fit, and how to mend them; or tells that the
+            table is beyond `at_most`.
     """
     codes, distinct = pd.factorize(rows.ids)
+    _refuse_many(len(distinct), len(codes))
     ids = distinct.tolist()
     order = np.lexsort((rows.steps, codes))
     codes, steps, target = codes[order], rows.steps[order], rows.target[order]
@@ -214,9 +237,12 @@ def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
     _refuse_infinite(target, rows.numbers[order], ids, codes, columns)
     _refuse_duplicates(steps, codes, ids, columns, rows.zone)
     frequency, size, numbers = _number_steps(steps, codes, ids, bounds, columns, given)
+    lengths = numbers[bounds[1:] - 1] + 1.0  # whole numbers of 64 bits could not be added up
+    _refuse_many(len(ids), int(lengths.sum()))
     values, axes = [], []
     for number, identifier in enumerate(ids):
         part = slice(bounds[number], bounds[number + 1])
+        _refuse_stray(numbers[part], steps[part], identifier)
         values.append(_fill_gaps(numbers[part], target[part], identifier))
         start = steps[bounds[number]]
         axes.append(TimeAxis(start if frequency else int(start), frequency, size, rows.zone))
@@ -289,6 +315,21 @@ def _number_steps(
     return None, size, (steps - np.repeat(steps[bounds[:-1]], np.diff(bounds))) // size
 
 
+def _refuse_many(series: int, steps: int) -> None:
+    most = _most.get()
+    if most is None:
+        return
+    if series > most[0]:
+        raise DataError(
+            f"the table has {series} series, and may have {most[0]}; give them in several tables"
+        )
+    if steps > most[1]:
+        raise DataError(
+            f"the table has {steps} values, those of missing steps counted, and may have {most[1]}; "
+            "leave series out, or name a longer frequency"
+        )
+
+
 def _refuse_infinite(
     target: npt.NDArray[np.float64], rows: npt.NDArray[Any], ids: Any, codes: Any, columns: Columns
 ) -> None:
@@ -357,6 +398,24 @@ def _common_step(steps: npt.NDArray[np.int64], bounds: npt.NDArray[np.int64]) ->
     within = np.ones(len(steps), dtype=bool)
     within[bounds[:-1]] = False
     return max(1, int(np.gcd.reduce(np.diff(steps, prepend=0)[within], initial=0)))
+
+
+def _refuse_stray(numbers: npt.NDArray[np.int64], steps: npt.NDArray[Any], identifier: Any) -> None:
+    """Refuse rows that a wrong date has put far apart from the others."""
+    length, rows = int(numbers[-1]) + 1, len(numbers)
+    if rows < 3 or length < 10 * rows:
+        return
+    gaps = np.diff(numbers)
+    place = int(gaps.argmax())
+    if gaps[place] <= max(LEAST_STRAY_STEPS, length / 2):
+        return
+    before = place + 1 <= rows / 2
+    stray, others = (place, place + 1) if before else (place + 1, place)
+    raise DataError(
+        f"series {identifier!r} has {rows} rows but spans {length} steps: {_show(steps[stray])} lies "
+        f"{gaps[place]} steps {'before' if before else 'after'} {_show(steps[others])}; correct its time, "
+        "or leave the rows out that lie apart"
+    )
 
 
 def _fill_gaps(

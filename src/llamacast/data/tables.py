@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import warnings
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from llamacast.data.dates import looks_like_dates, named_like_dates
 from llamacast.forecast import DataError
 
 Table: TypeAlias = (
@@ -25,6 +27,9 @@ TIME_NAMES = ("ds", "timestamp", "datetime", "date", "time", "year")
 
 MISSING_WORDS = ["", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "-", "null", "NULL", "None"]
 """What stands for a missing value in a CSV, but for the names of series ("NA" is Namibia)."""
+
+_GROUPED = r"[+-]?[1-9]\d{0,2}\.\d{3}"
+"""What a dot that groups thousands writes, and so does a decimal point: 1.134."""
 
 _COMPRESSIONS = (".gz", ".zip", ".zst", ".bz2", ".xz")
 
@@ -73,6 +78,13 @@ def _read_file(path: Path, id_column: str | None) -> pd.DataFrame:
         raise DataError(f"{path}: must be a .csv or a .parquet file")
     try:
         return reader(path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not written in UTF-8 ({_reason(error)}); save it as UTF-8, which Excel calls "
+            "'CSV UTF-8'"
+        ) from error
     except Exception as error:
         raise DataError(f"{path}: cannot be read ({_reason(error)})") from error
 
@@ -85,6 +97,8 @@ def read_csv_text(text: str, id_column: str | None) -> pd.DataFrame:
     """
     try:
         frame = _read_csv(lambda: io.StringIO(text), id_column)
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"the text cannot be read as a CSV ({_reason(error)})") from error
     if frame.empty:
@@ -98,30 +112,92 @@ def _reason(error: Exception) -> str:
 
 
 def _read_csv(source: Callable[[], Path | io.StringIO], id_column: str | None) -> pd.DataFrame:
+    """A CSV in UTF-8, or in UTF-16 where its first bytes say so."""
+    try:
+        return _read_encoded(source, id_column, "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.object[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise
+    return _read_encoded(source, id_column, "utf-16")
+
+
+def _read_encoded(
+    source: Callable[[], Path | io.StringIO], id_column: str | None, encoding: str
+) -> pd.DataFrame:
     """Commas and decimal points, or semicolons and decimal commas, or tabs; ids as they are written."""
-    header = list(pd.read_csv(source(), nrows=0, index_col=False, skipinitialspace=True).columns)
+    plain: dict[str, Any] = {"index_col": False, "skipinitialspace": True, "encoding": encoding}
+    header = list(pd.read_csv(source(), nrows=0, **plain).columns)
     alone = header[0] if len(header) == 1 else ""
-    separator = next((mark for mark in (";", "\t", "|") if mark in alone), ",")
-    if separator != ",":
-        read = pd.read_csv(source(), sep=separator, nrows=0, index_col=False, skipinitialspace=True)
-        header = list(read.columns)
+    plain["sep"] = next((mark for mark in (";", "\t", "|") if mark in alone), ",")
+    if plain["sep"] != ",":
+        header = list(pd.read_csv(source(), nrows=0, **plain).columns)
     ids = [column for column in header if column == id_column or column.lower() in ID_NAMES]
+    plain["keep_default_na"] = False
+    plain["na_values"] = {name: [""] if name in ids else MISSING_WORDS for name in header}
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # that values would be dropped
-        frame = pd.read_csv(
-            source(),
-            sep=separator,
-            decimal="," if separator == ";" else ".",
-            skipinitialspace=True,
-            index_col=False,
-            dtype=dict.fromkeys(ids, str),
-            keep_default_na=False,
-            na_values={name: [""] if name in ids else MISSING_WORDS for name in header},
-        )
+        if plain["sep"] != ";":
+            frame = pd.read_csv(source(), dtype=dict.fromkeys(ids, str), **plain)
+        else:
+            texts = pd.read_csv(source(), dtype=str, **plain)
+            numbers = _without_thousands(texts.drop(columns=ids))
+            kept = dict.fromkeys([*ids, *numbers], str)
+            frame = pd.read_csv(source(), decimal=",", dtype=kept, **plain).assign(**numbers)
     first = frame.columns[0] if len(frame.columns) > 1 else ""
-    if str(first).startswith("Unnamed:") and (frame[first] == np.arange(len(frame))).all():
-        return frame.drop(columns=first)  # a row number that pandas wrote
+    if str(first).startswith("Unnamed:") and _numbers_rows(frame[first]):
+        return frame.set_index(first).rename_axis(None)
     return frame
+
+
+def _numbers_rows(column: pd.Series[Any]) -> bool:
+    """Whether a column without a name is the index that pandas wrote."""
+    return pd.api.types.is_integer_dtype(column.dtype) and column.is_unique
+
+
+def _without_thousands(texts: pd.DataFrame) -> dict[str, pd.Series[Any]]:
+    """The numbers of those columns whose dots group thousands, in a file with semicolons.
+
+    They do in a column with decimal commas or with 1.134.000; and where a column has nothing that
+    only a decimal point could be, beside decimal commas elsewhere or whole numbers below 1000.
+
+    Raises:
+        DataError: if 1.134 may as well be a decimal number.
+    """
+    columns = {name: texts[name].dropna().str.strip() for name in texts.columns}
+    commas = [name for name in columns if _share(columns[name], r"[+-]?[\d.]*\d,\d+") > 0]
+    points = [name for name in columns if _has_decimal_points(columns[name])]
+    found = {}
+    for name, column in columns.items():
+        grouped = column.str.fullmatch(rf"{_GROUPED}(?:\.\d{{3}})*(?:,\d+)?")
+        whole = column.str.fullmatch(r"[+-]?\d+(?:,\d+)?")
+        if name in points or not grouped.any() or not (grouped | whole).all():
+            continue
+        sure = name in commas or _share(column, rf"{_GROUPED}(?:\.\d{{3}})+") > 0
+        sure |= bool(commas) and not points
+        small = _share(column, r"[+-]?\d{1,3}") > 0 and _share(column, r"[+-]?\d{4,}") == 0
+        if points and not commas and not sure:
+            continue
+        if not sure and not small:
+            row = column.index[column.str.fullmatch(_GROUPED)][0]
+            raise DataError(
+                f"column {name!r}: row {row} holds {column[row]!r}, which may be a number of thousands "
+                "or have three decimals; write thousands without a dot, or decimals with a comma"
+            )
+        plain = texts[name].str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+        found[name] = pd.to_numeric(plain)
+    return found
+
+
+def _share(column: pd.Series[Any], pattern: str) -> float:
+    return float(column.str.fullmatch(pattern).mean()) if len(column) else 0.0
+
+
+def _has_decimal_points(column: pd.Series[Any]) -> bool:
+    """Whether a column is of numbers with a dot that groups no thousands: 12.5, 0.125."""
+    number = column.str.fullmatch(r"[+-]?\d*\.?\d+")
+    month = column.str.fullmatch(r"\d{1,2}\.(?:19|20)\d\d")
+    grouped = column.str.fullmatch(_GROUPED) | column.str.fullmatch(r"[+-]?\d+")
+    return bool(number.all() and not month.all() and not grouped.all())
 
 
 def _from_arrays(data: Any) -> pd.DataFrame:
@@ -198,7 +274,9 @@ def _counts_steps(index: pd.Index[Any]) -> bool:
 
 def _has_times(frame: pd.DataFrame) -> bool:
     return any(
-        str(column).lower() in TIME_NAMES or not pd.api.types.is_numeric_dtype(frame[column].dtype)
+        str(column).lower() in TIME_NAMES
+        or not pd.api.types.is_numeric_dtype(frame[column].dtype)
+        or named_like_dates(frame[column], column)
         for column in frame.columns
     )
 
@@ -211,17 +289,3 @@ def _lift(frame: pd.DataFrame, names: list[Any]) -> pd.DataFrame:
     if len(names) == 1 and frame[names[0]].to_numpy().tolist() == frame.index.to_numpy().tolist():
         return frame.reset_index(drop=True)
     raise DataError(f"the index and a column are both called {both[0]!r}; rename or drop one")
-
-
-def looks_like_dates(values: pd.Series[Any] | pd.Index[Any]) -> bool:
-    """Whether texts or objects begin with what only dates look like: a year, or three parts."""
-    if pd.api.types.is_numeric_dtype(values.dtype):
-        return False
-    sample = pd.Series(values).dropna().head(5).astype(str)
-    dated = sample.str.match(r"\s*(\d{4}(\D|$|Q)|\d{8}$|\d{1,4}[-/. ]\w{1,9}[-/. ]\d{1,4})")
-    if sample.empty or not dated.all():
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        parsed = pd.to_datetime(sample, errors="coerce", format="mixed", utc=True)
-    return bool(parsed.notna().all())
