@@ -66,6 +66,13 @@ def test_gluonts_evaluates_the_predictor_and_its_forecasts_are_the_facades(cria,
     assert [one.item_id for one in found] == ["a", "b", "c"]
 
 
+def test_gluonts_forecasts_of_large_values_are_finite(cria):
+    target = 1e39 * (2 + np.arange(40.0) % 7)  # beyond float32
+    entry = {"start": pd.Period("2025-01-01", "D"), "target": target}
+    (found,) = LlamaCastPredictor(HORIZON, cria).predict([entry])
+    assert np.isfinite(found.samples).all()
+
+
 def test_gluonts_evaluate_model_scores_it(cria, frame):
     _, template = split(gluon(frame), offset=-3 * HORIZON)
     windows = template.generate_instances(HORIZON, windows=3)
@@ -159,6 +166,10 @@ def test_what_gluonts_cannot_mean_is_told(cria):
     several = [{"start": pd.Period("2025-01-01", "D"), "target": np.ones((2, 9)), "item_id": "two"}]
     with pytest.raises(llamacast.DataError, match="'two' has 2 dimensions"):
         list(LlamaCastPredictor(HORIZON, cria).predict(several))
+    for value in (np.inf, 1e301):
+        large = {"start": pd.Period("2025-01-01", "D"), "target": [1.0, value, 2.0], "item_id": "a"}
+        with pytest.raises(llamacast.DataError, match="'a': step 1 holds"):
+            list(LlamaCastPredictor(HORIZON, cria).predict([large]))
     empty = ListDataset(
         [{"start": "2025-01-01", "target": [np.nan] * 9, "item_id": "none"}], freq="D"
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import sqlite3
+import threading
 import time
 
 import httpx
@@ -11,8 +12,9 @@ from fastapi.testclient import TestClient
 
 import llamacast
 from llamacast.forecast import DataError
+from llamacast.interfaces.service import jobs as jobs_module
 from llamacast.interfaces.service.app import make_app
-from llamacast.interfaces.service.jobs import DATABASE, FinetuneRequest, Jobs, reached
+from llamacast.interfaces.service.jobs import DATABASE, FinetuneRequest, Jobs, Queue, reached
 from llamacast.interfaces.service.limits import Limits, ServiceError
 from llamacast.interfaces.service.schema import SeriesInput, panel_of
 from llamacast.interfaces.service.state import Service
@@ -221,6 +223,41 @@ def test_trouble_with_one_job_does_not_keep_others_waiting(models, tmp_path, mon
         assert (
             client.get(f"{JOBS}/{names[0]}", headers=key()).json()["error"].startswith("it is our")
         )
+
+
+def test_a_disk_that_was_full_does_not_end_the_queue(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs_module, "PAUSE_SECONDS", 0.02)
+    change, full = Queue.change, threading.Event()
+    full.set()
+    refused = []
+
+    def unless_full(self, name, *only, **fields):
+        if full.is_set():
+            refused.append(name)
+            raise sqlite3.OperationalError("database or disk is full")
+        return change(self, name, *only, **fields)
+
+    async def at_once(self, job):
+        self.queue.change(job.name, ("queued",), status="succeeded")
+
+    monkeypatch.setattr(Queue, "change", unless_full)
+    monkeypatch.setattr(Jobs, "_do", at_once)
+    with client_of(models, tmp_path) as client:
+        names = [client.post(JOBS, json=asked(), headers=key()).json()["id"] for _ in range(2)]
+        wait_for(lambda: len(refused) > 3)
+        assert client.get("/ready").status_code == 200
+        full.clear()
+        assert [over(client, name)["status"] for name in names] == ["failed", "succeeded"]
+
+
+def test_it_is_not_ready_once_nobody_works_on_the_queue(models, tmp_path, monkeypatch):
+    async def ends(self):
+        raise SystemError
+
+    monkeypatch.setattr(Jobs, "_work", ends)
+    with client_of(models, tmp_path) as client:
+        wait_for(lambda: client.get("/ready").status_code == 503)
+        assert "fine-tunes" in client.get("/ready").json()["detail"]
 
 
 def test_many_at_once_do_not_pass_the_limit(models, tmp_path):

@@ -139,6 +139,19 @@ def test_a_bad_table_gets_a_message(page, text, message):
     assert page.is_hidden("#result")
 
 
+def test_a_constant_too_large_for_round_steps_is_drawn(page):
+    rows = [f"2026-01-{day:02},6000000000000000" for day in range(1, 31)]
+    page.fill("#csv", "day,sold\n" + "\n".join(rows))
+    page.fill("#horizon", "3")
+    page.click("#go")
+    page.wait_for_selector("#chart path.median", state="attached", timeout=60_000)
+    assert 2 <= page.locator("#chart line.grid").count() <= 11
+    for low, high in ((6e15 - 1, 6e15 + 1), (1e17, 1e17 + 64), (0, 1), (-3.1e-9, 2e-9)):
+        ticks = page.evaluate(f"roundValues({low!r}, {high!r})")
+        assert 2 <= len(set(ticks)) == len(ticks) <= 11
+        assert all(low <= tick <= high for tick in ticks)
+
+
 def test_it_is_light_and_dark(browser, address):
     grounds = []
     for scheme in ("light", "dark"):

@@ -1,23 +1,29 @@
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import copy
 import json
 import signal
 import threading
+import tracemalloc
 
 import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 import llamacast
-from llamacast.interfaces.service.app import make_app
-from llamacast.interfaces.service.limits import PROBLEM, Limits
+from llamacast.interfaces.service import app as app_module
+from llamacast.interfaces.service.app import HUNG_UP, make_app
+from llamacast.interfaces.service.batching import Batcher
+from llamacast.interfaces.service.limits import PROBLEM, Limits, ServiceError
 from llamacast.interfaces.service.run import read_keys
-from llamacast.interfaces.service.schema import EXAMPLE
+from llamacast.interfaces.service.schema import EXAMPLE, ForecastRequest
 from llamacast.interfaces.service.state import Service
+from llamacast.interfaces.service.tables import TableRequest, read_table
 from tests.interfaces.serving import serving, wait_for
 
 FORECAST = "/v1/timeseries/forecast"
@@ -160,11 +166,24 @@ def test_options_are_heeded(client):
         (("inputs", 0, "series"), [], "inputs.0.series"),
         (("inputs", 0, "series"), [None, None], "inputs.0"),
         (("inputs", 0, "series"), ["a"], "inputs.0.series"),
+        (("inputs", 0, "series"), [1.0, "a"], "inputs.0.series.1"),
+        (("inputs", 0, "series"), [1.0, -1e301], "inputs.0.series.1"),
+        (
+            ("inputs", 0),
+            {
+                **EXAMPLE["inputs"][0],
+                "type": "multivariate_time_series",
+                "series": [[1.0, 2.0], [3.0, "a"]],
+            },
+            "inputs.0.series.1.1",
+        ),
         (("inputs", 0, "series"), [[1.0], [2.0]], "inputs.0"),
         (("inputs", 0, "frequency"), "sometimes", "inputs.0.frequency"),
         (("inputs", 0, "frequency"), None, "inputs.0.frequency"),
         (("inputs", 0, "start_timestamp"), "yesterday", "inputs.0.start_timestamp"),
         (("inputs", 0, "start_timestamp"), "9999-01-01", "inputs.0.start_timestamp"),
+        (("inputs", 0, "start_timestamp"), "10:00", "inputs.0.start_timestamp"),
+        (("inputs", 0, "start_timestamp"), "now", "inputs.0.start_timestamp"),
         (("inputs", 0, "name"), "", "inputs.0.name"),
         (("inputs", 0, "type"), "picture", "inputs.0.type"),
         (("options", "horizon"), 0, "options.horizon"),
@@ -173,11 +192,21 @@ def test_options_are_heeded(client):
         (("options", "quantiles"), [0.0], "options.quantiles.0"),
         (("options", "seed"), -1, "options.seed"),
         (("options", "colour"), "red", "options.colour"),
+        (("metadata",), {"a": "\ud800"}, "metadata"),
+        (("metadata",), {"\ud800": 1}, "metadata"),
+        (("metadata",), {"a": [float("nan")]}, "metadata"),
+        (("metadata",), json.loads('{"a":' * 300 + "1" + "}" * 300), "metadata"),
+        (("\ud800",), 1, "body"),
         (("model",), "gpt", "model"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_field(client, path, value, field):
-    answer = client.post(FORECAST, json=changed(path, value))
+    # Not by `json=`, which has no words for half a character.
+    answer = client.post(
+        FORECAST,
+        content=json.dumps(changed(path, value)),
+        headers={"Content-Type": "application/json"},
+    )
     assert answer.status_code == (404 if field == "model" else 422)
     assert answer.headers["content-type"] == PROBLEM
     told = answer.json()
@@ -259,6 +288,231 @@ def test_sizes_are_limited(models):
         assert client.post(FORECAST, json=request(1, 10, quantiles=[0.5])).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"inputs": [{}] * 9_999},
+        {"inputs": [{**EXAMPLE["inputs"][0], "series": ["a"] * 9_999}]},
+        {"inputs": [{**EXAMPLE["inputs"][0], "series": [["a"]] * 9_999}]},
+        {"inputs": [{**EXAMPLE["inputs"][0], "series": [["a"] * 9_999]}]},
+        {"inputs": EXAMPLE["inputs"] * 9_999},
+        {"options": {"horizon": 1, "quantiles": [7] * 9_999}},
+        {str(number): 0 for number in range(9_999)},
+    ],
+    ids=range(7),
+)
+def test_of_many_faults_a_few_are_gathered(fields):
+    """Each one that is gathered costs time and memory, and a body has room for millions."""
+    with pytest.raises(ValidationError) as told:
+        ForecastRequest.model_validate({**EXAMPLE, **fields})
+    assert told.value.error_count() <= 3
+
+
+def test_what_is_too_much_together_is_refused(models):
+    limits = Limits(steps=100, steps_of_paths=20, numbers=150)
+    both = {**models, "lag-llama": llamacast.load("lag-llama", device="cpu")}
+    table = "ds,a,b\n" + "\n".join(f"2026-01-{day:02},{day},{day % 7}" for day in range(1, 31))
+    with TestClient(make_app(Service(both, limits))) as client:
+        for asked, field in (
+            (request(10, 10, 11, quantiles=[0.5]), "options.horizon"),
+            ({**request(3, 10, 7, quantiles=[0.5]), "model": "lag-llama"}, "options.horizon"),
+            (request(10, 10, 8), "options.quantiles"),
+        ):
+            told = client.post(FORECAST, json=asked)
+            assert told.status_code == 422
+            assert told.json()["errors"][0]["field"] == field
+        assert client.post(FORECAST, json=request(5, 10, 10)).status_code == 200
+        for asked, status in (
+            ({"horizon": 13}, 422),  # two series, and three windows of each
+            ({"horizon": 13, "scores": False}, 422),  # 13 steps of 2 series, in 8 numbers
+            ({"horizon": 11, "scores": False, "models": ["lag-llama"]}, 422),
+            ({"horizon": 9, "scores": False}, 200),
+        ):
+            told = client.post("/v1/tables/forecast", json={"csv": table, **asked})
+            assert told.status_code == status
+            if status == 422:
+                assert told.json()["errors"][0]["field"] == "horizon"
+
+
+def sparse(count):
+    """Two rows of each series, sixty-nine days of minutes apart."""
+    rows = [
+        f"{name},{day}T10:39,1" for name in range(count) for day in ("2026-01-01", "2026-03-11")
+    ]
+    return "id,ds,y\n" + "\n".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (sparse(2_000), "2000 series"),
+        (sparse(100), "9936100 values"),
+        (",".join(map(str, range(5_000))) + "\n", "5000 columns"),
+        ('"a\nb",' + ",".join(map(str, range(5_000))) + "\n1", "5001 columns"),
+        ("\n  \n" + ";".join(map(str, range(5_000))) + "\n", "5000 columns"),
+        (",".join(map(str, range(1_000))) + "\n1" * 10_000, "10000000 cells"),
+        ("y" + "\n1" * 2_000_001, "2000001 lines"),
+        ("y" + "\r1" * 2_000_001, "2000001 lines"),
+        ("a" * 200_000 + "," * 5_000, "header cannot be read"),
+    ],
+    ids=range(9),
+)
+def test_a_table_that_is_too_large_is_refused_before_it_is_laid_out(text, message):
+    asked = TableRequest(csv=text, horizon=1, frequency="min")
+    tracemalloc.start()
+    with pytest.raises(ServiceError, match=message) as told:
+        read_table(asked, Limits())
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert told.value.field == "csv"
+    assert most < 20 * 2**20
+
+
+def test_a_table_is_read_in_its_turn(client, monkeypatch):
+    """By the rules of those who wait: so many, and so long."""
+    service, waiting = client.app.state.service, []
+
+    def read(asked, limits):
+        waiting.append(service.batcher.waiting)
+        return read_table(asked, limits)
+
+    monkeypatch.setattr(app_module, "read_table", read)
+    asked = {"csv": "y\n1\n2\n3\n4\n5\n6\n", "horizon": 1}
+    assert client.post("/v1/tables/forecast", json=asked).status_code == 200
+    assert waiting == [1]
+
+
+def test_a_column_called_model_stays(client):
+    rows = [f"{name},2026-01-{day:02},{day}" for name in ("x", "y") for day in range(1, 31)]
+    asked = {"csv": "model,ds,y\n" + "\n".join(rows), "horizon": 1, "id_column": "model"}
+    found = client.post("/v1/tables/forecast", json={**asked, "scores": False}).json()
+    header, *lines = found["csv"].splitlines()
+    assert header.startswith("model,ds,mean")
+    assert header.endswith("forecast_by")
+    assert [line.split(",")[0] for line in lines] == ["x", "y"]
+    assert all(line.endswith(",cria") for line in lines)
+
+
+@pytest.mark.parametrize("frequency", ["h", "D"])
+@pytest.mark.parametrize("offset", ["+05:00", "-03:30", "Z"])
+def test_an_offset_comes_back_and_changes_no_number(client, frequency, offset):
+    """Clocks on the wall count; the same times as elsewhere are forecast alike."""
+    plain, shifted = request(frequency=frequency), request(frequency=frequency)
+    plain["inputs"][0]["start_timestamp"] = "2026-01-01T10:00"
+    shifted["inputs"][0]["start_timestamp"] = "2026-01-01T10:00" + offset
+    own, other = (contents(client.post(FORECAST, json=one))[0] for one in (plain, shifted))
+    told = offset.replace("Z", "+00:00")
+    assert other["start_timestamp"] == own["start_timestamp"] + told
+    assert np.allclose(own["mean_forecast"], other["mean_forecast"], rtol=1e-5)
+
+
+class Connection:
+    """One request to the application, part by part, as a server hands it on."""
+
+    def __init__(self, app, path=FORECAST, headers=(), parts=()):
+        self.app, self.parts, self.sent = app, list(parts), []
+        self.scope = {
+            "type": "http", "method": "POST", "path": path, "query_string": b"", "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in headers],
+        }  # fmt: skip
+
+    async def receive(self):
+        if not self.parts:
+            await asyncio.Event().wait()
+        part = self.parts.pop(0)
+        if part is None:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": part, "more_body": True}
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    async def answered(self):
+        await asyncio.wait_for(self.app(self.scope, self.receive, self.send), 10)
+        return self
+
+    @property
+    def status(self):
+        return self.sent[0]["status"]
+
+    @property
+    def headers(self):
+        return dict(self.sent[0]["headers"])
+
+
+def test_without_a_key_nothing_is_read(models):
+    service = Service(models, Limits(), {"0123456789abcdef": "anna"})
+    asked = Connection(make_app(service), parts=[b"{"])
+    asyncio.run(asked.answered())
+    assert asked.status == 401
+    assert asked.headers[b"www-authenticate"] == b"Bearer"
+    assert asked.parts == [b"{"]
+
+
+def test_a_body_that_does_not_come_is_given_up(models):
+    asked = Connection(make_app(Service(models, Limits(reading_seconds=0.05))), parts=[b"{"])
+    asyncio.run(asked.answered())
+    assert asked.status == 408
+    assert asked.headers[b"connection"] == b"close"
+
+
+def test_who_hangs_up_is_no_fault_of_ours(models):
+    service = Service(models, Limits())
+    asked = Connection(make_app(service), parts=[b"{", None])
+    asyncio.run(asked.answered())
+    assert asked.sent == []
+    (counted,) = [
+        sample.labels["status"]
+        for one in service.requests.collect()
+        for sample in one.samples
+        if sample.name.endswith("_total")
+    ]
+    assert counted == str(HUNG_UP)
+
+
+def test_bodies_are_held_up_to_a_limit(models):
+    app = make_app(Service(models, Limits(body_bytes=100, held_bytes=150)))
+
+    async def run():
+        slow = Connection(app, parts=[b" " * 60])
+        task = asyncio.create_task(slow.answered())
+        while slow.parts:
+            await asyncio.sleep(0)
+        full = await Connection(app, parts=[b" " * 50, b" " * 50]).answered()
+        assert full.status == 503
+        assert full.headers[b"retry-after"] == b"1"
+        task.cancel()
+        await asyncio.wait([task])
+        large = await Connection(app, parts=[b" " * 90, b" " * 90]).answered()
+        assert large.status == 413
+        # What has been held is forgotten, whatever came of it.
+        assert (await Connection(app, parts=[b" " * 90, b" " * 9, None]).answered()).sent == []
+
+    asyncio.run(run())
+
+
+def test_who_has_waited_too_long_leaves_the_queue_and_is_not_waited_for(models):
+    gate = threading.Event()
+
+    async def run():
+        batcher = Batcher(Limits(seconds=0.1))
+        batcher.start()
+        asks = [
+            batcher.ask_alone("hog", lambda: gate.wait(10)),
+            batcher.ask_alone("other", lambda: None),
+        ]
+        found = await asyncio.gather(*asks, return_exceptions=True)
+        assert [one.status for one in found] == [504, 504]
+        assert batcher.busy
+        assert not batcher.queues
+        assert not batcher.waiting
+        await asyncio.wait_for(batcher.close(), 5)
+        assert batcher.busy
+        gate.set()
+
+    asyncio.run(run())
+
+
 def test_keys_let_in_whom_they_should(models, tmp_path):
     file = tmp_path / "keys"
     file.write_text("# ours\nanna:0123456789abcdef\n\nfedcba9876543210\n")
@@ -324,7 +578,7 @@ def test_who_asks_too_much_is_told_when_to_come_again_and_others_are_served(mode
 
 def test_an_answer_that_takes_too_long_is_given_up(models):
     gate = threading.Event()
-    service = Service({"cria": Slow(models["cria"], gate)}, Limits(seconds=0.2))
+    service = Service({"cria": Slow(models["cria"], gate)}, Limits(seconds=1.0))
     with TestClient(make_app(service)) as client:
         answer = client.post(FORECAST, json=EXAMPLE)
         assert answer.status_code == 504

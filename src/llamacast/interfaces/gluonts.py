@@ -17,6 +17,7 @@ from gluonts.model.forecast import SampleForecast
 from gluonts.model.predictor import Predictor
 
 from llamacast.data.calendar import parse_frequency
+from llamacast.data.frame import LARGEST_VALUE
 from llamacast.data.panel import Columns, Covariates, Panel, TimeAxis
 from llamacast.forecast import DataError
 from llamacast.forecaster import PretrainedForecaster, load
@@ -56,7 +57,8 @@ class LlamaCastPredictor(Predictor):  # type: ignore[misc]
         """A `SampleForecast` for each entry, in order; entries are taken some hundreds at a time.
 
         Raises:
-            DataError: for an entry that has no value at all, several variates, or too short covariates.
+            DataError: for an entry that has no value at all, an infinite or too large one, several
+                variates, or too short covariates.
         """
         entries = iter(dataset)
         while part := list(islice(entries, SERIES_TOGETHER)):
@@ -69,7 +71,7 @@ class LlamaCastPredictor(Predictor):  # type: ignore[misc]
             )
             for entry, samples in zip(part, found.samples, strict=True):
                 yield SampleForecast(
-                    samples.astype(np.float32),
+                    samples,  # as they are: float32 ends at 3e38
                     start_date=entry["start"] + len(entry["target"]),
                     item_id=entry.get("item_id"),
                     info=entry.get("info"),
@@ -127,6 +129,7 @@ def panel_of(entries: Iterable[dict[str, Any]], covariates: bool = False) -> Pan
             )
         if not np.isfinite(target).any():
             raise DataError(f"series {name!r} has no value; leave it out")
+        _refuse_large(target, name)
         start = entry["start"]
         stamp = np.datetime64(start.to_timestamp(), "ns")
         names.append(str(name))
@@ -136,6 +139,16 @@ def panel_of(entries: Iterable[dict[str, Any]], covariates: bool = False) -> Pan
             beside.append(_beside(entry, str(name), len(target)))
     panel = Panel(names, values, axes, Columns("unique_id", "ds", "y"))
     return replace(panel, covariates=_together(beside, names)) if beside else panel
+
+
+def _refuse_large(target: np.ndarray, name: Any) -> None:
+    large = np.abs(target) > LARGEST_VALUE  # missing values are not
+    if large.any():
+        step = int(large.argmax())
+        raise DataError(
+            f"series {name!r}: step {step} holds {target[step]:g}; values may be up to "
+            f"{LARGEST_VALUE:g}; correct it, or use a larger unit"
+        )
 
 
 def _beside(entry: dict[str, Any], name: str, length: int) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +29,7 @@ from llamacast.forecast import DataError, Forecast
 from llamacast.interfaces.service.finetunes import add_finetunes
 from llamacast.interfaces.service.limits import PROBLEM, ServiceError, problem
 from llamacast.interfaces.service.schema import (
+    SHAPES,
     AnomaliesRequest,
     AnomaliesResponse,
     EmbeddingsResponse,
@@ -42,19 +44,24 @@ from llamacast.interfaces.service.schema import (
     SeriesEmbedding,
     Usage,
     answer,
+    check_numbers,
     check_size,
+    check_steps,
     panel_of,
 )
 from llamacast.interfaces.service.state import REFUSALS, Caller, Service
 from llamacast.interfaces.service.tables import (
     TableRequest,
     TableResponse,
+    check_table,
     forecast_table,
     read_table,
 )
 
 DEFAULT_QUANTILES = [0.1, 0.5, 0.9]
 NUM_SAMPLES = 100
+HUNG_UP = 499
+"""The status in log and numbers of a request that nobody waited to be answered."""
 PAGE = Path(str(files("llamacast.interfaces.service") / "page"))
 log = logging.getLogger("llamacast.service")
 
@@ -110,6 +117,10 @@ def _add_status(app: FastAPI, service: Service) -> None:
         """Requests are taken."""
         if service.batcher.closing or service.batcher.waiting >= service.limits.waiting:
             raise ServiceError(503, "no more requests are taken now", retry_after=1)
+        if service.jobs is not None and service.jobs.ended:
+            raise ServiceError(
+                503, "fine-tunes are not worked on any more; start the service again"
+            )
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["status"], response_class=PlainTextResponse)
@@ -145,6 +156,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         options = asked.options
         quantiles = sorted(set(options.quantiles or DEFAULT_QUANTILES))
         check_size(asked.inputs, options.horizon, len(quantiles), service.limits)
+        num_series = sum(one.num_variates for one in asked.inputs)
+        check_steps(model, num_series, options.horizon, service.limits)
+        check_numbers(num_series, options.horizon, len(quantiles), service.limits)
 
         def call(panel: Panel) -> Forecast:
             return model.forecast(
@@ -183,13 +197,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             name: await asyncio.to_thread(service.model, name, who)
             for name in dict.fromkeys(asked.models)
         }
-        panel = await asyncio.to_thread(read_table, asked, service.limits)
-        return await service.batcher.ask(
-            who,
-            uuid.uuid4(),
-            panel,
-            lambda whole: forecast_table(asked, whole, models),
-        )
+
+        def call() -> TableResponse:
+            panel = read_table(asked, service.limits)
+            check_table(asked, panel, models, service.limits)
+            return forecast_table(asked, panel, models)
+
+        return await service.batcher.ask_alone(who, call)
 
     @app.post("/v1/anomalies", tags=["time series"], responses=REFUSALS)
     async def anomalies(asked: AnomaliesRequest, who: Caller) -> AnomaliesResponse:
@@ -232,59 +246,75 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         )
 
 
-def _add_errors(app: FastAPI) -> None:
-    def told(
-        status: int, detail: str, errors: Any = None, retry_after: int | None = None
-    ) -> JSONResponse:
-        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        if status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(
-            problem(status, detail, errors), status, headers=headers, media_type=PROBLEM
-        )
+def refusal(
+    status: int, detail: str, errors: Any = None, retry_after: int | None = None
+) -> JSONResponse:
+    """Problem details as an answer."""
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 408:
+        headers["Connection"] = "close"  # what comes of the body later is no request
+    return JSONResponse(
+        problem(status, detail, errors), status, headers=headers, media_type=PROBLEM
+    )
 
+
+def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def refused(request: Request, error: ServiceError) -> JSONResponse:
         errors = [{"field": error.field, "message": error.detail}] if error.field else None
-        return told(error.status, error.detail, errors, error.retry_after)
+        return refusal(error.status, error.detail, errors, error.retry_after)
 
     @app.exception_handler(DataError)
     async def unusable(request: Request, error: DataError) -> JSONResponse:
-        return told(422, str(error), [{"field": "inputs", "message": str(error)}])
+        return refusal(422, str(error), [{"field": "inputs", "message": str(error)}])
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()
         if any(one["type"] == "json_invalid" for one in found):
-            return told(400, f"the body is not JSON: {found[0].get('ctx', {}).get('error', '')}")
+            return refusal(400, f"the body is not JSON: {found[0].get('ctx', {}).get('error', '')}")
         errors = [
             {
-                "field": ".".join(str(part) for part in one["loc"] if part != "body") or "body",
+                "field": _field(one["loc"]),
                 "message": str(one["msg"]).removeprefix("Value error, "),
             }
             for one in found[:20]
         ]
-        return told(422, f"{errors[0]['field']}: {errors[0]['message']}", errors)
+        return refusal(422, f"{errors[0]['field']}: {errors[0]['message']}", errors)
 
     @app.exception_handler(HTTPException)
     async def known(request: Request, error: HTTPException) -> JSONResponse:
-        found = told(error.status_code, str(error.detail))
+        found = refusal(error.status_code, str(error.detail))
         found.headers.update(error.headers or {})
         return found
 
     @app.exception_handler(Exception)
     async def ours(request: Request, error: Exception) -> JSONResponse:
         log.exception("a request failed")
-        return told(
+        return refusal(
             500, "the request could not be answered, and it is our fault; it has been noted"
         )
 
 
+def _field(place: Sequence[int | str]) -> str:
+    """As users know it: without the whole, and without which of its shapes a field was taken for."""
+    return ".".join(str(part) for part in place if part not in ("body", *SHAPES)) or "body"
+
+
+class _HungUpError(Exception):
+    """Whoever asked has gone before the end of the question."""
+
+
 class Guard:
-    """Before anything is parsed: how large a body is. Afterwards: a line of the log, and numbers."""
+    """Before anything is parsed: who asks, and how large a body is. Afterwards: a line of the log, and
+    numbers."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
+        self.held = 0
+        """Bytes of bodies."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -300,6 +330,8 @@ class Guard:
 
         try:
             await self._limited(scope, receive, sent)
+        except _HungUpError:
+            status = HUNG_UP
         finally:
             seconds = time.perf_counter() - begun
             route = getattr(scope.get("route"), "path", "other")
@@ -313,42 +345,67 @@ class Guard:
             }
             log.info(json.dumps(told))
 
-    async def _limited(
-        self, scope: Scope, receive: Receive, send: Callable[[Message], Awaitable[None]]
-    ) -> None:
-        most = self.service.limits.body_bytes
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > most:
-            await self._too_large(scope, receive, send)
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # No other address takes a body, or needs a key.
+        if not scope["path"].startswith("/v1/"):
+            await self.app(scope, receive, send)
             return
-        # Read here, so that a body without a length is stopped, too.
-        chunks, size, more = [], 0, scope["method"] in ("POST", "PUT", "PATCH")
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > most:
-                await self._too_large(scope, receive, send)
-                return
-            more = message.get("more_body", False)
-        body = b"".join(chunks)
+        headers = Headers(scope=scope)
+        held = [0]
+        try:
+            self.service.caller(headers.get("authorization"), headers.get("x-api-key"))
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                receive = await self._read(headers, receive, held)
+            await self.app(scope, receive, send)
+        except ServiceError as error:
+            await refusal(error.status, error.detail, None, error.retry_after)(scope, receive, send)
+        finally:
+            self.held -= held[0]
+
+    async def _read(self, headers: Headers, receive: Receive, held: list[int]) -> Receive:
+        """What hands the whole body on. Its bytes are told in `held` as they come.
+
+        Raises:
+            ServiceError: 413, 503, or 408 if it does not come in time.
+        """
+        limits = self.service.limits
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > limits.body_bytes:
+            raise self._too_large()
+        whole = bytearray()
+        try:
+            async with asyncio.timeout(limits.reading_seconds):
+                # Counted, too, so that a body without a length is stopped.
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise _HungUpError
+                    chunk = message.get("body", b"")
+                    held[0] += len(chunk)
+                    self.held += len(chunk)
+                    if held[0] > limits.body_bytes:
+                        raise self._too_large()
+                    if self.held > limits.held_bytes:
+                        raise ServiceError(503, "too many bodies are held", retry_after=1)
+                    whole += chunk
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            raise ServiceError(
+                408, f"the body did not arrive within {limits.reading_seconds:g} seconds"
+            ) from None
         handed = False
 
         async def given() -> Message:
             nonlocal handed
-            if not handed:
-                handed = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            return await receive()
+            if handed:
+                return await receive()
+            handed, body = True, bytes(whole)
+            whole.clear()
+            return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, given if scope["method"] != "GET" else receive, send)
+        return given
 
-    async def _too_large(
-        self, scope: Scope, receive: Receive, send: Callable[[Message], Awaitable[None]]
-    ) -> None:
+    def _too_large(self) -> ServiceError:
         most = self.service.limits.body_bytes
-        told = problem(413, f"the body may have {most} bytes; send fewer series at a time")
-        await JSONResponse(told, 413, media_type=PROBLEM)(scope, receive, send)
+        return ServiceError(413, f"the body may have {most} bytes; send fewer series at a time")

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from llamacast.data.panel import Panel
+from llamacast.data.panel import Columns, Panel
 from llamacast.forecast import Forecast
 from llamacast.interfaces.service.limits import Limits, ServiceError
 
 LONGEST_WAIT_SECONDS = 0.004
 """For others to arrive."""
 MOST_SERIES_TOGETHER = 512
+NOTHING = Panel([], [], [], Columns(None, "ds", "y"))
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
     """A request that waits."""
 
@@ -45,21 +47,33 @@ class Batcher:
         self.open: dict[str, int] = {}
         self.arrived = asyncio.Event()
         self.pool = ThreadPoolExecutor(1, "forecasts")
+        self.calling: Future[list[Any]] | None = None
         self.sizes: Callable[[int], Any] = lambda size: None
         """Told how many requests each call has answered."""
         self.closing = False
         self.worker: asyncio.Task[None] | None = None
+        self.left = asyncio.Event()
+        """Nobody waits."""
+        self.left.set()
 
     def start(self) -> None:
         self.worker = asyncio.create_task(self._work())
 
     async def close(self) -> None:
-        """Finish what has been accepted."""
+        """Finish what has been accepted; not a call whose callers have all been told that it takes too
+        long."""
         self.closing = True
         self.arrived.set()
+        await self.left.wait()
         if self.worker is not None:
-            await self.worker
-        self.pool.shutdown()
+            self.worker.cancel()
+            await asyncio.wait([self.worker])
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the model is at work, if only for callers who do not wait any more."""
+        return self.calling is not None and not self.calling.done()
 
     @property
     def waiting(self) -> int:
@@ -76,6 +90,7 @@ class Batcher:
         self._admit(caller)
         work = Work(caller, key, panel, call, asyncio.get_running_loop().create_future())
         self.open[caller] = self.open.get(caller, 0) + 1
+        self.left.clear()
         self.queues.setdefault(caller, deque()).append(work)
         self.arrived.set()
         try:
@@ -90,6 +105,24 @@ class Batcher:
             self.open[caller] -= 1
             if not self.open[caller]:
                 del self.open[caller]
+            if not self.open:
+                self.left.set()
+            self._take_back(work)
+
+    async def ask_alone(self, caller: str, call: Callable[[], Any]) -> Any:
+        """What is called for, with nobody else's, by the same rules.
+
+        Raises:
+            ServiceError: as `ask`.
+        """
+        return await self.ask(caller, uuid.uuid4(), NOTHING, lambda panel: call())
+
+    def _take_back(self, work: Work) -> None:
+        """Out of the queue, if it still stands there."""
+        queue = self.queues.get(work.caller)
+        if queue is not None and work in queue:
+            queue.remove(work)
+            self._forget()
 
     def _admit(self, caller: str) -> None:
         if self.closing:
@@ -100,7 +133,6 @@ class Batcher:
             raise ServiceError(429, "too many of your requests wait", retry_after=1)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self.arrived.wait()
             if not self.queues:
@@ -115,7 +147,7 @@ class Batcher:
                 continue
             self.sizes(len(batch))
             try:
-                found = await loop.run_in_executor(self.pool, _answer, batch)
+                found = await self._call(batch)
             except Exception as error:
                 # Of one request the answer is the error; of several, each is asked alone, so that
                 # one that cannot be answered does not take others with it.
@@ -125,13 +157,18 @@ class Batcher:
                 if not work.answer.done():
                     work.answer.set_result(forecast)
 
+    async def _call(self, batch: list[Work]) -> list[Any]:
+        self.calling = self.pool.submit(_answer, batch)
+        return await asyncio.wrap_future(self.calling)
+
     async def _one_by_one(self, batch: list[Work], error: Exception) -> None:
-        loop = asyncio.get_running_loop()
         for work in batch:
+            if work.answer.done():
+                continue
             own: Exception | None = error
             if len(batch) > 1:
                 try:
-                    (forecast,) = await loop.run_in_executor(self.pool, _answer, [work])
+                    (forecast,) = await self._call([work])
                     own = None
                 except Exception as alone:
                     own = alone
@@ -144,7 +181,6 @@ class Batcher:
 
     def _take(self) -> list[Work]:
         """The oldest request's key, and of each caller in turn those that go with it."""
-        self._forget()
         if not self.queues:
             return []
         first = next(iter(self.queues.values()))[0]
@@ -170,13 +206,9 @@ class Batcher:
         return batch
 
     def _forget(self) -> None:
-        """Requests that nobody waits for any more, and callers without any."""
-        for caller in list(self.queues):
-            queue = self.queues[caller]
-            while queue and queue[0].answer.done():
-                queue.popleft()
-            if not queue:
-                del self.queues[caller]
+        """Callers who have nothing in the queue."""
+        for caller in [one for one, queue in self.queues.items() if not queue]:
+            del self.queues[caller]
 
 
 def _answer(batch: list[Work]) -> list[Any]:

@@ -8,6 +8,7 @@ end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -35,6 +36,8 @@ RUN, MODEL, OUTCOME = "run", "model", "outcome.json"
 MOST_STARTS = 3
 """A job in which the service or its machine has gone down so often is not tried again."""
 MODELS_KEPT_LOADED = 4
+PAUSE_SECONDS = 5.0
+"""After trouble with the queue itself (a full disk), before it is looked at again."""
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 OUR_FAULT = "it is our fault; it has been noted"
 log = logging.getLogger("llamacast.service")
@@ -159,8 +162,10 @@ class Jobs:
         self.loading = threading.Lock()
         self.process: asyncio.subprocess.Process | None = None
         self.running: str | None = None
+        self.troubled: list[str] = []
+        """Jobs that have failed by our fault, which has yet to be written down."""
         self.arrived = asyncio.Event()
-        self.closing = False
+        self.stopping = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.worker: asyncio.Task[None] | None = None
 
@@ -170,12 +175,21 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop; what is going on goes on from its last checkpoint at the next start."""
-        self.closing = True
+        self.stopping.set()
         self.arrived.set()
         self._stop(self.running)
         if self.worker is not None:
-            await self.worker
+            await asyncio.wait([self.worker])
         self.queue.close()
+
+    @property
+    def closing(self) -> bool:
+        return self.stopping.is_set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody works on the queue any more, though jobs are taken."""
+        return self.worker is not None and self.worker.done()
 
     def submit(self, who: str, asked: FinetuneRequest, model: PretrainedForecaster) -> Job:
         """Put a job into the queue.
@@ -303,20 +317,32 @@ class Jobs:
 
     async def _work(self) -> None:
         while not self.closing:
-            self.arrived.clear()
-            waiting = self.queue.find("status = 'queued'")
-            if not waiting:
-                await self.arrived.wait()
-                continue
             try:
-                await self._do(waiting[0])
+                await self._take_turn()
             except Exception:
-                # One job's trouble (a full disk, no more processes) must not keep others waiting.
-                log.exception("a fine-tune failed")
-                self._stop(waiting[0].name)
-                self._fail(waiting[0].name, OUR_FAULT)
-            finally:
-                self.process = self.running = None
+                # A queue that cannot be written to can be, once there is room on the disk again.
+                log.exception("the queue of fine-tunes is in trouble, and will be looked at again")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), PAUSE_SECONDS)
+
+    async def _take_turn(self) -> None:
+        self.arrived.clear()
+        while self.troubled:
+            self._fail(self.troubled[0], OUR_FAULT)
+            del self.troubled[0]
+        waiting = self.queue.find("status = 'queued'")
+        if not waiting:
+            await self.arrived.wait()
+            return
+        try:
+            await self._do(waiting[0])
+        except Exception:
+            # One job's trouble (a full disk, no more processes) must not keep others waiting.
+            log.exception("a fine-tune failed")
+            self._stop(waiting[0].name)
+            self.troubled.append(waiting[0].name)
+        finally:
+            self.process = self.running = None
 
     async def _do(self, job: Job) -> None:
         if job.starts >= MOST_STARTS:

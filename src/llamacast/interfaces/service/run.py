@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -75,4 +76,10 @@ def run_service(
     )
     server = uvicorn.Server(config)
     tell(f"LlamaCast answers on http://{host}:{port}/ (documentation: /docs); Ctrl-C stops it")
-    server.run()
+    try:
+        server.run()
+    finally:
+        if service.batcher.busy:
+            # The interpreter would wait for a call that nobody waits for any more.
+            logging.shutdown()
+            os._exit(0)

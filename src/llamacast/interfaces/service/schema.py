@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from llamacast.data.calendar import Frequency, parse_frequency, placed_like
+from llamacast.data.frame import LARGEST_VALUE
 from llamacast.data.panel import Columns, Panel, TimeAxis
 from llamacast.forecast import DataError, Forecast
+from llamacast.forecaster import LagLlamaForecaster, PretrainedForecaster
 from llamacast.interfaces.service.limits import Limits, ServiceError
 
 # KServe's words for frequencies; any of pandas' spellings is understood, too.
@@ -26,10 +37,35 @@ WORDS = {
     "year": "Y",
 }
 EARLIEST, LATEST = pd.Timestamp("1700-01-01"), pd.Timestamp("2200-01-01")
+STAMP = re.compile(
+    r"\d{4}(?:[-/]\d{1,2})?"
+    r"|(?:\d{8}|\d{4}[-/]\d{1,2}[-/]\d{1,2})"
+    r"(?:[T ]\d{1,2}(?::?\d{2}(?::?\d{2}(?:[.,]\d+)?)?)? ?(?:Z|[+-]\d{2}(?::?\d{2})?)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+"""ISO 8601, from a year to fractions of a second with an offset; a time of the day has its date."""
+DEEPEST = 20
+"""Objects and lists within each other in what comes back as it is."""
+# Lists end at their first bad element: of a million of these one is told.
 Value = Annotated[float, Field(allow_inf_nan=False)]
-Steps = Annotated[list[Value | None], Field(min_length=1)]
-Rows = Annotated[list[Annotated[list[Value | None], Field(min_length=1)]], Field(min_length=1)]
+Steps = Annotated[
+    list[Value | None], Field(fail_fast=True, min_length=1, max_length=Limits.points), Tag("values")
+]
+Rows = Annotated[
+    list[
+        Annotated[list[Value | None], Field(fail_fast=True, min_length=1, max_length=Limits.series)]
+    ],
+    Field(fail_fast=True, min_length=1, max_length=Limits.points),
+    Tag("rows of values"),
+]
+SHAPES = ("values", "rows of values")
+"""Pydantic's names of these in the place of an error; no field has such a name."""
 Kind = Literal["univariate_time_series", "multivariate_time_series"]
+
+
+def _shape(series: Any) -> str:
+    rows = isinstance(series, list) and bool(series) and isinstance(series[0], list)
+    return SHAPES[rows]
 
 
 class Strict(BaseModel):
@@ -37,13 +73,23 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_misspelt(cls, given: Any) -> Any:
+        """Of a million fields that there are not, one is told."""
+        if not isinstance(given, dict) or len(given) <= len(cls.model_fields):
+            return given
+        known = {name: given[name] for name in cls.model_fields if name in given}
+        other = next(name for name in given if name not in cls.model_fields)
+        return {**known, other: given[other]}
+
 
 class SeriesInput(Strict):
     """A series, or several of equal steps."""
 
     type: Kind = "univariate_time_series"
     name: str = Field(min_length=1, max_length=200, description="Same name and seed, same paths.")
-    series: Steps | Rows = Field(
+    series: Annotated[Steps | Rows, Discriminator(_shape)] = Field(
         description="Values in order of time, null where missing; multivariate: a list for each step."
     )
     frequency: str = Field(
@@ -94,13 +140,19 @@ class SeriesInput(Strict):
         return self
 
 
+Inputs = Annotated[list[SeriesInput], Field(fail_fast=True, min_length=1, max_length=Limits.series)]
+
+
+Levels = Annotated[
+    list[Annotated[float, Field(gt=0, lt=1)]], Field(fail_fast=True, max_length=Limits.quantiles)
+]
+
+
 class ForecastOptions(Strict):
     """What is asked."""
 
     horizon: int = Field(ge=1, description="Steps to forecast.")
-    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] | None = Field(
-        None, description="Between 0 and 1; by default 0.1, 0.5, 0.9."
-    )
+    quantiles: Levels | None = Field(None, description="Between 0 and 1; by default 0.1, 0.5, 0.9.")
     seed: int = Field(0, ge=0, lt=2**31)
     nonnegative: bool = False
     integer: bool = False
@@ -126,9 +178,15 @@ class ForecastRequest(Strict):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
     model: str = Field("cria", min_length=1, max_length=100)
-    inputs: list[SeriesInput] = Field(min_length=1)
+    inputs: Inputs
     options: ForecastOptions
     metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
+
+    @field_validator("metadata")
+    @classmethod
+    def _comes_back(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        _check_sendable(given, DEEPEST)
+        return given
 
 
 class SeriesForecast(Strict):
@@ -179,7 +237,7 @@ class PanelRequest(Strict):
     """Series that something else is asked of."""
 
     model: str = Field("cria", min_length=1, max_length=100)
-    inputs: list[SeriesInput] = Field(min_length=1)
+    inputs: Inputs
 
 
 class AnomaliesRequest(PanelRequest):
@@ -254,11 +312,52 @@ def check_size(inputs: list[SeriesInput], horizon: int, quantiles: int, limits: 
             raise ServiceError(422, f"{field} has {found}, and may have {most} at most", field)
 
 
+def check_steps(
+    model: PretrainedForecaster,
+    num_series: int,
+    horizon: int,
+    limits: Limits,
+    field: str = "options.horizon",
+    what: str = "series",
+) -> None:
+    """Refuse what a model would forecast for minutes, though neither series nor horizon are too large.
+
+    Raises:
+        ServiceError: 422, with the field.
+    """
+    slow = isinstance(model, LagLlamaForecaster)
+    most = limits.steps_of_paths if slow else limits.steps
+    if num_series * horizon > most:
+        raise ServiceError(
+            422,
+            f"{field}: {horizon} steps of {num_series} {what} are too many for {model.name} at a time; "
+            f"ask for {most // num_series} at most, or for fewer series",
+            field,
+        )
+
+
+def check_numbers(num_series: int, horizon: int, quantiles: int, limits: Limits) -> None:
+    """Refuse an answer that would be too large to send.
+
+    Raises:
+        ServiceError: 422, with the field.
+    """
+    found = num_series * horizon * quantiles
+    if found > limits.numbers:
+        raise ServiceError(
+            422,
+            f"options.quantiles: {quantiles} of {horizon} steps of {num_series} series are {found} "
+            f"numbers, and there may be {limits.numbers} at most; ask for fewer quantiles, or for fewer "
+            "series at a time",
+            "options.quantiles",
+        )
+
+
 def panel_of(inputs: list[SeriesInput]) -> Panel:
     """Series as a panel, variates one after the other.
 
     Raises:
-        ServiceError: 422, if a series would end or go on beyond the calendar.
+        ServiceError: 422, if a series would end beyond the calendar, or a value is too large.
     """
     names, values, axes = [], [], []
     for number, one in enumerate(inputs):
@@ -269,6 +368,15 @@ def panel_of(inputs: list[SeriesInput]) -> Panel:
             ],
             dtype=np.float64,
         )
+        large = np.abs(rows) > LARGEST_VALUE  # missing values are not
+        if large.any():
+            step, variate = np.argwhere(large)[0].tolist()
+            raise ServiceError(
+                422,
+                f"series {one.name!r}: step {step} holds {rows[step, variate]:g}; values may be up to "
+                f"{LARGEST_VALUE:g}; use a larger unit",
+                f"inputs.{number}.series.{step}",
+            )
         axis = _axis(one, number, len(rows))
         for variate in range(rows.shape[1]):
             names.append(f"{one.name}/{variate}" if one.several else one.name)
@@ -281,13 +389,14 @@ def _axis(one: SeriesInput, number: int, length: int) -> TimeAxis:
     frequency = _frequency(one.frequency)
     # Without a stamp steps are as long, and their place in the calendar is unknown.
     start = _stamp(one.start_timestamp or "2000-01-01")
-    stamps = np.array([start.tz_localize(None).to_datetime64()])
-    axis = TimeAxis(
-        stamps[0].astype("datetime64[ns]"),
-        placed_like(stamps.astype("datetime64[ns]"), frequency),
-    )
+    if start.tzinfo is not None and frequency.is_clock:
+        plain = start.tz_convert("UTC").tz_localize(None)
+    else:
+        plain = start.tz_localize(None)
+    stamps = np.array([plain.to_datetime64()]).astype("datetime64[ns]")
+    axis = TimeAxis(stamps[0], placed_like(stamps, frequency), zone=start.tzinfo)
     try:
-        last = axis.index(length - 1, 1)[0]
+        last = axis.index(length - 1, 1)[0].tz_localize(None)
     except (DataError, OverflowError, pd.errors.OutOfBoundsDatetime) as error:
         raise ServiceError(422, str(error), f"inputs.{number}.start_timestamp") from error
     if not EARLIEST <= last <= LATEST:
@@ -334,14 +443,39 @@ def _frequency(given: str) -> Frequency:
 
 def _stamp(given: str) -> pd.Timestamp:
     try:
-        stamp = pd.Timestamp(given)
-    except (ValueError, TypeError, OverflowError) as error:
+        # Pandas reads "10:00" as today's.
+        stamp = pd.Timestamp(given) if STAMP.fullmatch(given.strip()) else None
+    except (ValueError, TypeError, OverflowError):
+        stamp = None
+    if stamp is None:
         raise ValueError(
-            f"{given!r} is not a time stamp; write 2026-11-22 or 2026-11-22T10:00"
-        ) from error
+            f"{given!r} is not a time stamp; write 2026-11-22 or 2026-11-22T10:00 (+01:00 behind it, if "
+            "you will)"
+        )
     if pd.isna(stamp) or not EARLIEST <= stamp.tz_localize(None) <= LATEST:
         raise ValueError(f"time stamps lie between {EARLIEST.date()} and {LATEST.date()}")
     return stamp
+
+
+def _check_sendable(value: Any, deepest: int) -> None:
+    """That JSON can be made of a value again.
+
+    Raises:
+        ValueError: where it holds half a character, a number that is none, or itself too deeply.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a text holds half a character (a lone surrogate)") from error
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    elif isinstance(value, (list, dict)):
+        if not deepest:
+            raise ValueError(f"objects and lists may be {DEEPEST} deep at most")
+        members = [*value, *value.values()] if isinstance(value, dict) else value
+        for member in members:
+            _check_sendable(member, deepest - 1)
 
 
 def _listed(step: Any) -> list[Any]:

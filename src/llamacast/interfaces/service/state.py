@@ -24,10 +24,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         (400, "The body is not JSON."),
         (401, "The API key is missing or wrong."),
         (404, "There is no such model."),
+        (408, "The body did not arrive in time."),
         (413, "The body is too large."),
         (422, "A field is wrong; `errors` names it."),
         (429, "Too many requests of one caller wait."),
-        (503, "Too many requests wait, or the service shuts down."),
+        (503, "Too many requests wait or are sent, or the service shuts down."),
         (504, "It took too long."),
     )
 }

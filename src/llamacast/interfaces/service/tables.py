@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from llamacast.data.frame import read_panel
-from llamacast.data.panel import Panel
+from llamacast.data.panel import Panel, at_most
 from llamacast.data.tables import read_csv_text
 from llamacast.data.windows import SHORTEST_HISTORY
 from llamacast.evaluation.backtest import Settled, backtest
@@ -19,7 +21,7 @@ from llamacast.evaluation.baselines import SeasonalNaive
 from llamacast.forecast import DataError, Forecast, history_shown
 from llamacast.forecaster import PretrainedForecaster
 from llamacast.interfaces.service.limits import Limits, ServiceError
-from llamacast.interfaces.service.schema import Strict
+from llamacast.interfaces.service.schema import Strict, check_steps
 
 QUANTILES = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 MOST_SERIES_SHOWN = 20
@@ -27,6 +29,7 @@ MOST_SERIES_SCORED = 50
 NUM_WINDOWS = 3
 MOST_SHOWN = 2_000
 NUM_SAMPLES = 100
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 
 
 class TableRequest(Strict):
@@ -34,7 +37,9 @@ class TableRequest(Strict):
 
     csv: str = Field(min_length=1, description="Text of a CSV with a header, long or wide.")
     horizon: int = Field(ge=1)
-    models: list[str] = Field(default_factory=lambda: ["cria"], min_length=1, max_length=2)
+    models: list[str] = Field(
+        default_factory=lambda: ["cria"], min_length=1, max_length=2, fail_fast=True
+    )
     id_column: str | None = None
     time_column: str | None = None
     target_column: str | None = None
@@ -81,30 +86,83 @@ class TableResponse(Strict):
 
 
 def read_table(asked: TableRequest, limits: Limits) -> Panel:
-    """The panel of a CSV.
+    """The panel of a CSV, whose size is told from its text before any of it is read.
 
     Raises:
-        DataError: says what is wrong with the table and how to mend it.
-        ServiceError: 422, if it is beyond the limits.
+        ServiceError: 422, if it is beyond the limits; or says what is wrong with the table and how to
+            mend it.
     """
-    frame = read_csv_text(asked.csv, asked.id_column or None)
-    panel = read_panel(
-        frame,
-        horizon=asked.horizon,
-        id_column=asked.id_column or None,
-        time_column=asked.time_column or None,
-        target_column=asked.target_column or None,
-        frequency=asked.frequency or None,
-    )
-    points = sum(len(values) for values in panel.values)
-    for field, found, most, what in (
-        ("csv", len(panel), limits.series, "series"),
-        ("csv", points, limits.points, "values"),
-        ("horizon", asked.horizon, limits.horizon, "steps"),
-    ):
-        if found > most:
-            raise ServiceError(422, f"{field}: {found} {what}, and there may be {most}", field)
-    return panel
+    _check_text(asked, limits)
+    try:
+        frame = read_csv_text(asked.csv, asked.id_column or None)
+        with at_most(limits.series, limits.points):
+            return read_panel(
+                frame,
+                horizon=asked.horizon,
+                id_column=asked.id_column or None,
+                time_column=asked.time_column or None,
+                target_column=asked.target_column or None,
+                frequency=asked.frequency or None,
+            )
+    except DataError as error:
+        raise ServiceError(422, str(error), "csv") from error
+
+
+def _check_text(asked: TableRequest, limits: Limits) -> None:
+    _check("horizon", asked.horizon, limits.horizon, "steps")
+    lines = max(asked.csv.count("\n"), asked.csv.count("\r"))
+    _check("csv", lines, limits.points, "lines")
+    columns = _num_columns(asked.csv)
+    # In a wide table each series has its own; beside them stand a time and a name.
+    _check("csv", columns, limits.series + 2, "columns")
+    _check("csv", lines * columns, limits.cells, "cells")
+
+
+def _check(field: str, found: int, most: int, what: str) -> None:
+    if found > most:
+        raise ServiceError(422, f"{field}: {found} {what}, and there may be {most}", field)
+
+
+def _num_columns(text: str) -> int:
+    """Of the header, by whichever separator cuts it into most; pandas' own reader takes time that
+    grows with the square of the columns."""
+    found = 0
+    for separator in ",;\t|":
+        lines = (line.group() for line in _LINE.finditer(text))
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        try:
+            for row in rows:
+                found = max(found, len(row))
+                if any(cell.strip() for cell in row):
+                    break
+        except csv.Error as error:  # a name of a hundred thousand letters
+            if separator != ",":
+                continue  # there are others of this mark, if it is one
+            raise ServiceError(422, f"the header cannot be read ({error})", "csv") from error
+    return found
+
+
+def check_table(
+    asked: TableRequest, panel: Panel, models: Mapping[str, PretrainedForecaster], limits: Limits
+) -> None:
+    """Refuse what would take too long, or too large an answer.
+
+    Raises:
+        ServiceError: 422, with the field.
+    """
+    # A forecast and up to three windows before it.
+    scored = NUM_WINDOWS * min(len(panel), MOST_SERIES_SCORED) if asked.scores else 0
+    numbers = len(models) * (len(QUANTILES) + 1)
+    for model in models.values():
+        what = "series, and windows to be scored," if scored else "series"
+        check_steps(model, len(panel) + scored, asked.horizon, limits, "horizon", what)
+    if len(panel) * asked.horizon * numbers > limits.numbers:
+        raise ServiceError(
+            422,
+            f"horizon: {asked.horizon} steps of {len(panel)} series by {len(models)} models are too many "
+            f"to write down; ask for {limits.numbers // (numbers * len(panel))} at most, or for fewer series",
+            "horizon",
+        )
 
 
 def forecast_table(
@@ -128,7 +186,9 @@ def forecast_table(
     )
     shown = [_series(panel, number, found) for number in range(min(len(panel), MOST_SERIES_SHOWN))]
     names = panel.columns
-    frames = [one.to_frame(quantiles=QUANTILES).assign(model=name) for name, one in found.items()]
+    taken = (names.id, names.time)
+    by = next(name for name in ("model", "forecast_by", "llamacast_model") if name not in taken)
+    frames = [one.to_frame(quantiles=QUANTILES).assign(**{by: name}) for name, one in found.items()]
     return TableResponse(
         columns={"id": names.id, "time": names.time, "target": names.target},
         num_series=len(panel),

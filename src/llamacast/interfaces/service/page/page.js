@@ -112,8 +112,12 @@ const short = (value) => Number(value).toLocaleString(undefined, { maximumSignif
 function roundValues(low, high) {
   const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5, 10].find((one) => one * power >= rough) || 10);
-  const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high; value += step) found.push(value);
+  const first = Math.ceil(low / step) * step, found = [];
+  // Counted, since a step may be too small to be seen beside a large value.
+  for (let number = 0; number <= 10; number++) {
+    const value = first + number * step;
+    if (value <= high && value !== found.at(-1)) found.push(value);
+  }
   return found;
 }
 
@@ -122,7 +126,7 @@ function draw() {
   const all = one.history.filter((value) => value !== null);
   for (const name of names) for (const level of ["0.025", "0.975"]) all.push(...one.forecasts[name].quantiles[level]);
   let low = Math.min(...all), high = Math.max(...all);
-  if (low === high) { low -= 1; high += 1; }
+  if (low === high) { const reach = Math.max(1, Math.abs(low) * 1e-9); low -= reach; high += reach; }
   const pad = 0.05 * (high - low); low -= pad; high += pad;
   const x = (step) => LEFT + (step / Math.max(1, count - 1)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - BOTTOM);
