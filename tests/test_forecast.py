@@ -95,6 +95,25 @@ def test_pictures(forecast, tmp_path):
         forecast.plot(actuals=actuals.drop(columns="unique_id"))
 
 
+def test_the_legend_has_the_colours_of_the_bands_and_each_is_darker_than_the_wider(forecast):
+    figure = forecast.plot()
+    shown = {patch.get_label(): patch.get_facecolor()[0] for patch in figure.axes[0].collections}
+    assert list(shown) == ["95 %", "80 %", "50 %"]
+    assert all(colour[3] == 1.0 for colour in shown.values())
+    brightness = [sum(colour[:3]) for colour in shown.values()]
+    assert brightness == sorted(brightness, reverse=True)
+
+
+def test_a_value_between_gaps_is_seen_and_so_is_that_not_all_series_are(forecast):
+    nan = np.nan
+    past = pd.Series([1.0, nan, 2.0, nan, 3.0, 4.0], pd.RangeIndex(6))
+    figure = dataclasses.replace(forecast, history=[past, past]).plot(max_series=1)
+    dots = next(line for line in figure.axes[0].lines if line.get_marker() == ".")
+    assert dots.get_xydata().tolist() == [[0, 1], [2, 2]]
+    assert figure.get_supxlabel() == "1 of 2 series"
+    assert forecast.plot().get_supxlabel() == ""
+
+
 def test_it_is_frozen_and_whole(forecast):
     with pytest.raises(dataclasses.FrozenInstanceError):
         forecast.ids = []

@@ -412,3 +412,17 @@ def test_attention_tells_the_last_season(forecaster, tmp_path):
         assert importance.idxmax() >= 399 - 24
     found.plot(tmp_path / "attention.png")
     assert (tmp_path / "attention.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [np.nan, 2.0, np.nan]])
+def test_certainty_from_next_to_nothing_has_a_note(values):
+    found = llamacast.load("cria", device="cpu").forecast([values, [1.0, 2.0, 4.0], [5.0] * 40], 3)
+    (note,) = found.notes
+    assert note.startswith("series 0: nothing is known of how values vary")
+    assert not np.ptp(found.samples[0])
+
+
+def test_history_is_shown_from_before_what_is_missing_at_the_end():
+    values = np.r_[np.arange(60.0), np.full(200, np.nan)]
+    found = llamacast.load("cria", device="cpu").forecast(values, 3)
+    assert found.history[0].notna().sum() == 48

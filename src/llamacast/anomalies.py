@@ -89,6 +89,8 @@ class Anomalies:
             self._draw(axes[number], number, slice(-last if last else None, None))
         drawn = axes[0].get_legend_handles_labels()
         figure.legend(*drawn, loc="outside upper center", ncols=4, fontsize="small", frameon=False)
+        if shown < len(self.ids):
+            figure.supxlabel(f"{shown} of {len(self.ids)} series", fontsize="small")
         if path is not None:
             figure.savefig(Path(path), dpi=120)
         return figure
@@ -99,9 +101,17 @@ class Anomalies:
         flagged = self.flags[number][part]
         axes.fill_between(times, low, high, color="#3b6fb6", alpha=0.25, lw=0, label="expected")
         axes.plot(times, values, color="#333333", linewidth=0.9, label="observed")
+        lone = _stands_alone(values)
+        axes.plot(times[lone], values[lone], ".", color="#333333", markersize=3)
         axes.plot(
             times[flagged], values[flagged], "o", color="#c2452d", markersize=4, label="anomaly"
         )
         if len(self.ids) > 1 or self.id_column is not None:
             axes.set_title(str(self.ids[number]), fontsize="medium", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def _stands_alone(values: Floats) -> npt.NDArray[np.bool_]:
+    """Known values that no line shows, as their neighbours are missing."""
+    known = np.pad(np.isfinite(values), 1)
+    return known[1:-1] & ~known[:-2] & ~known[2:]

@@ -19,6 +19,16 @@ Floats = npt.NDArray[np.float64]
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 
 
+BANDS = {95: "#dbe5f2", 80: "#aec4e2", 50: "#7c9dce"}
+"""Opaque tints of a fan chart's intervals, the widest first and lightest, as the legend shows them."""
+
+
+def _stands_alone(values: Floats) -> npt.NDArray[np.bool_]:
+    """Known values that no line shows, as their neighbours are missing."""
+    known = np.pad(np.isfinite(values), 1)
+    return known[1:-1] & ~known[:-2] & ~known[2:]
+
+
 def history_shown(horizon: int) -> int:
     """Past steps that a picture of `horizon` future ones shows."""
     return max(3 * horizon, 48)
@@ -230,6 +240,8 @@ class Forecast:
             spare.set_visible(False)
         drawn = axes[0].get_legend_handles_labels()
         figure.legend(*drawn, loc="outside upper center", ncols=6, fontsize="small", frameon=False)
+        if shown < len(self.ids):
+            figure.supxlabel(f"{shown} of {len(self.ids)} series", fontsize="small")
         if path is not None:
             figure.savefig(Path(path), dpi=120)
         return figure
@@ -238,12 +250,13 @@ class Forecast:
         times = self.index[number]
         if self.history:
             past = self.history[number]
-            axes.plot(past.index, past.to_numpy(), color="#333333", linewidth=1.0, label="history")
-        for level, shade in ((95, 0.18), (80, 0.28), (50, 0.4)):
+            values = past.to_numpy(dtype=np.float64)
+            axes.plot(past.index, values, color="#333333", linewidth=1.0, label="history")
+            lone = _stands_alone(values)
+            axes.plot(past.index[lone], values[lone], ".", color="#333333", markersize=3)
+        for level, tint in BANDS.items():
             low, high = (end[number] for end in self.interval(level))
-            axes.fill_between(
-                times, low, high, color="#3b6fb6", alpha=shade, linewidth=0, label=f"{level} %"
-            )
+            axes.fill_between(times, low, high, color=tint, linewidth=0, label=f"{level} %")
         axes.plot(times, self.median[number], color="#1d3f73", linewidth=1.6, label="median")
         if actuals is not None:
             seen = self._actuals_of(actuals, number)

@@ -23,7 +23,7 @@ from llamacast.applied.dependence import tie
 from llamacast.applied.features import FILE as FEATURES_FILE
 from llamacast.applied.features import FeatureHead, Mended
 from llamacast.applied.lag_llama import AppliedLagLlama
-from llamacast.applied.request import Applied, Request
+from llamacast.applied.request import Applied, Floats, Request
 from llamacast.attention import Attention
 from llamacast.data.covariates import INPUTS_FILE, CovariateInputs
 from llamacast.data.frame import ColumnNames, read_panel
@@ -52,6 +52,8 @@ DEFAULT_MEMORY_BYTES = 512 * 2**20
 LONGEST_HORIZON = 100_000
 ADAPTER_FILE = "adapter_config.json"
 LARGEST_FALSE_ALARM_RATE = 0.2
+FEWEST_VALUES = 10
+"""That tell of no spread, if all are alike."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -165,7 +167,8 @@ class PretrainedForecaster(ABC):
         if ties:
             samples = tie(self._network, panel, samples)
         answer = panel.answer(samples, self.name, bool(joint))
-        return replace(answer, notes=_told_of(used)) if used else answer
+        notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
+        return replace(answer, notes=notes) if notes else answer
 
     def finetune(
         self,
@@ -446,6 +449,21 @@ def _told_of(used: list[str]) -> tuple[str, ...]:
     if not helped:
         return ("covariates: did not help on the last windows of the history, and are left out",)
     return (f"covariates: used in {helped} of {len(used)} series, where they helped before",)
+
+
+def _without_spread(panel: Panel, samples: Floats) -> tuple[str, ...]:
+    """Which forecasts are certain only because next to nothing is known."""
+    unsure = []
+    for name, values, paths in zip(panel.ids, panel.values, samples, strict=True):
+        known = values[np.isfinite(values)]
+        few_alike = len(known) < FEWEST_VALUES and (known == known[:1]).all()
+        if few_alike and (paths == paths[:1]).all():
+            unsure.append(name)
+    if not unsure:
+        return ()
+    several = f"series {unsure[0]!r}" + (f" and {len(unsure) - 1} more" if unsure[1:] else "")
+    told = "nothing is known of how values vary, as there are few and all are alike"
+    return (f"{several}: {told}; that intervals have no width does not mean that they are sure",)
 
 
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:

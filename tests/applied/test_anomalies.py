@@ -107,3 +107,34 @@ def test_after_one_and_the_same_value_any_other_is_odd(forecaster):
     assert found.flags[0][90]
     assert not found.flags[0][:90].any()
     assert np.isfinite(found.to_frame().score.dropna()).all()
+
+
+def test_one_odd_value_makes_no_others_odd_a_season_later():
+    rng = np.random.default_rng(1)
+    week = 15 * rng.normal(size=(24, 7))[:, np.arange(150) % 7]
+    values = 100 + week + rng.normal(0, 5, (24, 150))
+    values[:, 100] = 0.0
+    stamps = np.tile(pd.date_range("2024-01-01", periods=150), 24)
+    names = np.repeat(range(24), 150)
+    table = pd.DataFrame({"unique_id": names, "ds": stamps, "y": values.ravel()})
+    flags = np.array(llamacast.load("cria", device="cpu").detect(table).flags)
+    assert flags[:, 100].all()
+    assert flags[:, [107, 114, 121]].mean() < 0.05
+
+
+def test_after_few_equal_values_another_is_not_odd_and_what_was_expected_is_told(forecaster):
+    values = np.tile([*[0.0] * 8, 1.0, 1.0, 0.0, 2.0], 3)
+    found = forecaster.detect(values)
+    assert not found.flags[0][8]
+    assert found.expected[0][8] == 0.0
+    frame = found.to_frame()
+    assert frame[frame.anomaly].notna().all(axis=None)
+
+
+def test_what_comes_after_one_odd_value_among_equal_ones_is_judged(forecaster):
+    values = np.full(140, 5.0)
+    values[[90, 130]] = 6.0
+    found = forecaster.detect(values)
+    assert found.flags[0].nonzero()[0].tolist()[0] == 90
+    assert np.isfinite(found.probability[0][9:131]).all()
+    assert (found.probability[0][91:130] == 1.0).all()

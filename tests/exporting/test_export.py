@@ -159,3 +159,16 @@ def test_the_packaged_ones_can_be_exported():
                 torch.isfinite(one.float()).all()
                 for one in (found if isinstance(found, tuple) else (found,))
             )
+
+
+def test_an_answer_that_is_no_number_differs_from_any():
+    from llamacast.exporting.export import Program, _difference
+
+    program = Program(
+        "same", torch.nn.Identity(), ("a",), ("b",), lambda n: (torch.arange(float(n)),), ({},)
+    )
+    assert _difference(program, lambda given: [given]) == 0.0
+    for odd in (torch.nan, torch.inf):
+        assert _difference(program, lambda given, odd=odd: [given.fill_(odd)]) == np.inf
+        one = torch.tensor([0.0, odd, 2.0])
+        assert _difference(program, lambda given, one=one: [one]) == np.inf

@@ -3,9 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from llamacast.interfaces.cli import app
+import llamacast
+from llamacast.applied.features import FeatureHead
+from llamacast.interfaces.cli import _models, app
+from llamacast.interfaces.terminal import OPTIONS, in_options, told_apart
 
 
 @pytest.fixture
@@ -59,9 +63,9 @@ def test_a_folder_is_forecast_into_a_folder(run, tmp_path):
         ((), "--output FOLDER"),
         (("--output", tmp_path / "out.csv"), "--output FOLDER"),
         (("--output", tmp_path / "o", "--holidays", "DE"), "--holidays"),
-        (("--output", tmp_path / "o", "--num-samples", 0), "num_samples"),
+        (("--output", tmp_path / "o", "--num-samples", 0), "--num-samples"),
         (("--output", tmp_path / "o", "--model", "none"), "none"),
-        (("--output", tmp_path / "o", "--context-length", 0), "context_length"),
+        (("--output", tmp_path / "o", "--context-length", 0), "--context-length"),
         (("--output", tmp_path / "out", "--seed", 1), "another run"),
     ):
         refused = run(*options, *extra)
@@ -85,7 +89,7 @@ def test_same_seed_same_file(run, table, tmp_path):
     ("arguments", "message"),
     [
         (("--horizon", 0), "horizon"),
-        (("--horizon", 3), "target_column"),
+        (("--horizon", 3), "--target-column"),
         (("--horizon", 3, *COLUMNS, "--time-column", "week"), "'week'"),
         (("--horizon", 3, *COLUMNS, "--quantiles", "0.5,x"), "--quantiles"),
         (("--horizon", 3, *COLUMNS, "--quantiles", "1.5"), "--quantiles"),
@@ -237,7 +241,7 @@ def test_a_backtest_of_a_folder_scores_each_data_set(run, tmp_path):
     [
         (("--horizon", 0), "horizon must be 1 or more"),
         (("--horizon", 200), "shorten the horizon"),
-        (("--horizon", 7, "--windows", 0), "num_windows must be 1 or more"),
+        (("--horizon", 7, "--windows", 0), "--windows must be 1 or more"),
         (
             ("--horizon", 7, "--models", "nonsense"),
             "no model 'nonsense'; there are cria, lag-llama",
@@ -255,6 +259,8 @@ def test_help_is_for_newcomers(run):
     text = run("forecast", "--help").output
     for word in ("--horizon", "--quantiles", "--output", "--plot", "CSV", "unique_id"):
         assert word in text
+    assert "llamacast[baselines]" in "".join(run("backtest", "--help").output.split())
+    assert "llamacast[text]" in "".join(run("text", "--help").output.split())
 
 
 # --- finetune, detect ------------------------------------------------------------------------------
@@ -280,7 +286,7 @@ def test_fine_tuning_tells_its_cost_and_its_verdict_and_leaves_a_model(run, tabl
         (("--strategy", "everything"), "--strategy must be one of full"),
         (("--steps", 0), "steps must be"),
         (("--head", "cauchy"), "head must be one of"),
-        (("--history-share", 2), "history_share"),
+        (("--history-share", 2), "--history-share"),
         (("--horizon", 90), "too short to fine-tune"),
     ],
 )
@@ -308,7 +314,7 @@ def test_odd_values_are_printed_written_and_drawn(run, tmp_path):
     assert plot.stat().st_size > 10_000
     result = run("detect", tmp_path / "in.csv", "--false-alarm-rate", 0.9)
     assert result.exit_code == 2
-    assert "false_alarm_rate" in result.output
+    assert "--false-alarm-rate" in result.output
 
 
 def test_a_backtest_takes_fine_tuned_models(run, table, tmp_path):
@@ -332,3 +338,102 @@ def test_covariates_are_told_of(run, table, tmp_path):
     result = run(*command, "--future", future, "--covariates", "weather")
     assert result.exit_code == 2
     assert "no covariate 'weather'" in result.output
+
+
+# --- Folders of models ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """Folders as fine-tuning leaves them."""
+    for name in ("north", "south"):
+        llamacast.load("cria", device="cpu").save(tmp_path / name / "model")
+    return tmp_path
+
+
+def test_served_models_are_named_by_their_folders_or_as_one_says(tuned, monkeypatch):
+    named = _models(f"cria,{tuned}/north/model,{tuned}/south/model,mine={tuned}/south/model", "cpu")
+    assert list(named) == ["cria", "north", "south", "mine"]
+    assert named["south"].source == str(tuned / "south" / "model")
+    monkeypatch.chdir(tuned / "north" / "model")
+    assert list(_models(".", "cpu")) == ["north"]
+
+
+def test_two_models_of_one_name_are_refused(run, tuned):
+    (tuned / "other").mkdir()
+    (tuned / "north").rename(tuned / "other" / "south")
+    both = (tuned / "south" / "model", tuned / "other" / "south" / "model")
+    for command in ("serve", "mcp"):
+        refused = run(command, "--model", ",".join(map(str, both)))
+        assert refused.exit_code == 2
+        assert all(str(one) in refused.output for one in both)
+        assert "'south'" in refused.output
+    assert "NAME=FOLDER" in run("serve", "--model", "=x").output
+
+
+def test_the_folder_of_a_run_is_told_from_its_model(run, table, tuned):
+    for command in (
+        ("forecast", table, "--horizon", 3, "--model", tuned / "north"),
+        ("detect", table, "--model", tuned / "north"),
+        ("finetune", table, "--horizon", 3, "--output", tuned / "o", "--model", tuned / "north"),
+        ("backtest", table, "--horizon", 3, "--models", tuned / "north"),
+        ("serve", "--model", tuned / "north"),
+        ("export", tuned / "o", "--horizon", 3, "--model", tuned / "north"),
+        ("text", "forecast", table, "--horizon", 3, "--model", tuned / "north"),
+    ):
+        refused = run(*command)
+        assert refused.exit_code == 2
+        assert str(tuned / "north" / "model") in refused.output
+    assert not (tuned / "o").exists()
+
+
+def test_a_regression_beside_the_network_is_not_exported_without_it(run, tuned):
+    FeatureHead(np.zeros(4), np.zeros((4, 3)), np.zeros(3)).save(tuned / "north" / "model")
+    refused = run("export", tuned / "o", "--horizon", 3, "--model", tuned / "north" / "model")
+    assert refused.exit_code == 2
+    assert "--strategy features" in refused.output
+    assert not (tuned / "o").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("finetune", "--horizon", 3), ("backtest", "--horizon", 3), ("pretrain",)],
+)
+def test_a_file_in_place_of_a_folder_is_refused_in_words(run, table, command):
+    before = table.read_bytes()
+    refused = run(command[0], table, *command[1:], "--output", table)
+    assert refused.exit_code == 2
+    assert refused.output == f"error: --output: {table} is a file; give a folder\n"
+    assert table.read_bytes() == before
+
+
+# --- Words and numbers ------------------------------------------------------------------------------
+
+
+def test_arguments_are_spelt_as_options_and_names_of_the_data_are_left_alone():
+    told = "name it with target_column, or id_column; got future_frame."
+    assert in_options(told) == "name it with --target-column, or --id-column; got --future."
+    for kept in ("no column 'id_column'", "my_id_column", "id_columns", "in/id_column.csv: none"):
+        assert in_options(kept) == kept
+    forecast = {
+        option
+        for command in typer.main.get_command(app).commands.values()
+        for parameter in getattr(command, "params", [])
+        for option in parameter.opts
+    }
+    assert set(OPTIONS.values()) - {"--group-column"} <= forecast
+
+
+@pytest.mark.parametrize("offset", [0.0, 1234567.0, -9.87654321e11])
+def test_as_many_digits_are_printed_as_tell_quantiles_apart(offset):
+    frame = pd.DataFrame({"ds": [0, 1], "low": [-3.0, np.nan], "high": [3.0, 2.0]})
+    frame[["low", "high"]] += offset
+    _, first, second = told_apart(frame, ["low", "high"]).splitlines()
+    _, low, high = map(float, first.split())
+    assert high - low == pytest.approx(6.0, rel=0.1)
+    assert second.split()[1] == "NaN"
+
+
+def test_what_rounding_makes_has_no_digits_of_its_own():
+    frame = pd.DataFrame({"low": [0.1 + 0.2], "high": [0.3]})
+    assert told_apart(frame, ["low", "high"]).split() == ["low", "high", "0.3", "0.3"]

@@ -25,6 +25,11 @@ def folder(tmp_path_factory):
     sold[90] = 200
     pd.DataFrame({"day": days, "sold": sold.round(2)}).to_csv(found / "sales.csv", index=False)
     (found.parent / "secret.csv").write_text("day,sold\n2026-01-01,1\n2026-01-02,2\n")
+    (found / ".git").mkdir()
+    for name in (".env", ".hidden.csv", ".git/x.csv", "notes.md"):
+        (found / name).write_text("SECRET=hunter2\nB=2\n")
+    (found / "latin.csv").write_bytes("Tag,Verkäufe\n2026-01-01,1\n".encode("latin-1"))
+    (found / "empty.csv").write_text("")
     return found
 
 
@@ -85,6 +90,14 @@ def test_models_are_compared(server):
         ({"table": "nothing.csv", "horizon": 3}, "no file 'nothing.csv'"),
         ({"table": "../secret.csv", "horizon": 3}, "no file '../secret.csv'"),
         ({"table": "/etc/passwd", "horizon": 3}, "no file '/etc/passwd'"),
+        ({"table": ".env", "horizon": 3}, "'.env' is not read"),
+        ({"table": ".hidden.csv", "horizon": 3}, "'.hidden.csv' is not read"),
+        ({"table": ".git/x.csv", "horizon": 3}, "'.git/x.csv' is not read"),
+        ({"table": "notes.md", "horizon": 3}, "'notes.md' is not read"),
+        ({"table": "latin.csv", "horizon": 3}, "latin.csv is not in UTF-8"),
+        ({"table": "empty.csv", "horizon": 3}, "empty.csv is empty"),
+        ({"table": "a\0b.csv", "horizon": 3}, "no file"),
+        ({"table": "x" * 5000, "horizon": 3}, "no file"),
         ({"table": "sales.csv", "horizon": 3, "target_column": "price"}, "price"),
         ({"table": "sales.csv", "horizon": 3, "model": "gpt"}, "no model 'gpt'"),
         ({"table": "sales.csv", "horizon": 10**6}, "horizon"),
@@ -93,7 +106,9 @@ def test_models_are_compared(server):
 def test_what_cannot_be_is_told_to_the_assistant(server, arguments, message):
     answer = ask(server, "forecast", **arguments)
     assert answer.is_error
-    assert message in str(answer.content)
+    (told,) = [one.text for one in answer.content]
+    assert message in told
+    assert "hunter2" not in told
 
 
 def test_the_command_serves_a_client_over_its_standard_input(folder):

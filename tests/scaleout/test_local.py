@@ -181,3 +181,22 @@ def test_files_that_are_not_there_or_not_parquet_are_told_of(tmp_path):
     with pytest.raises(DataError, match="num_shards"):
         forecast_dataset(write(tmp_path / "in", table(3)), tmp_path / "o", ASKED, num_shards=0)
     assert not (tmp_path / "out").exists()
+
+
+def test_whole_numbers_in_the_first_file_and_fractions_in_another(tmp_path):
+    frame = table(count=6)
+    frame["y"] = np.where(frame["unique_id"] < "shop 003", frame["y"].round(), frame["y"])
+    (tmp_path / "in").mkdir()
+    first = frame["unique_id"] < "shop 003"
+    frame[first].astype({"y": int}).to_parquet(tmp_path / "in" / "0.parquet", index=False)
+    frame[~first].to_parquet(tmp_path / "in" / "1.parquet", index=False)
+    run = forecast_dataset(tmp_path / "in", tmp_path / "out", ASKED, num_shards=2)
+    assert_same(run.read(), in_one_process(frame))
+
+
+def test_times_that_parts_cannot_hold_are_refused_by_name(tmp_path):
+    frame = table(count=2)
+    frame["ds"] += pd.Timedelta(1, "ns")
+    frame.to_parquet(tmp_path / "in.parquet", index=False)
+    with pytest.raises(DataError, match=r"'ds': .* has nanoseconds"):
+        forecast_dataset(tmp_path / "in.parquet", tmp_path / "out", ASKED)

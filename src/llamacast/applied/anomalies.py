@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,19 @@ QUANTILE_COMPARED = 0.9
 VALUES_ASSUMED = 50
 # Of a value, so that its logarithm is a number.
 SMALLEST_PROBABILITY = 1e-12
-# Equal values after which another is odd.
+# Equal values, before which nothing is said of another.
 FEWEST_KNOWN = 8
 SMALLEST_STRETCH, LARGEST_STRETCH = 0.3, 3.0
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Of each value of each series: how odd it is, and what was expected in its place."""
+
+    probability: list[Floats]
+    expected: list[Floats]
+    low: list[Floats]
+    high: list[Floats]
 
 
 def detect(
@@ -32,30 +42,33 @@ def detect(
 ) -> Anomalies:
     """Judge every value of a panel by what was told before it.
 
-    Twice: what is flagged at first is brought to the edge of what was expected, so that it does not
-    mislead what comes after it, but a change that lasts is learnt; all values are judged by what is
-    then told.
+    Three times, as an odd value misleads what is said after it: a season later, where it is looked for
+    again, ordinary values look odd. So all that is flagged at first is hidden, and judged anew without
+    each other. What is still odd is brought to the edge of what was then expected, so that a change that
+    lasts is learnt, and the rest stays as it is; by what is then told all values are judged.
     """
-    first = hindcast(panel)
-    probability, stretch = _probabilities(first.levels(panel.values), panel.values)
-    tail = _tail(stretch, false_alarm_rate)
-    low, high = first.quantile(tail), first.quantile(1 - tail)
-    calmed = [
-        np.where(odd < false_alarm_rate, np.clip(values, *ends), values)
-        for values, odd, *ends in zip(panel.values, probability, low, high, strict=True)
+    seen = _judged(panel, panel.values, hindcast, false_alarm_rate)
+    odd = [one < false_alarm_rate for one in seen.probability]
+    hidden = [
+        np.where(flags, np.nan, values) for flags, values in zip(odd, panel.values, strict=True)
     ]
-    hindsight = hindcast(replace(panel, values=calmed))
-    probability, stretch = _probabilities(hindsight.levels(panel.values), panel.values)
-    tail = _tail(stretch, false_alarm_rate)
+    seen = _judged(panel, hidden, hindcast, false_alarm_rate)
+    calmed = [
+        np.where(flags & (again < false_alarm_rate), np.clip(values, *ends), values)
+        for values, flags, again, *ends in zip(
+            panel.values, odd, seen.probability, seen.low, seen.high, strict=True
+        )
+    ]
+    seen = _judged(panel, calmed, hindcast, false_alarm_rate)
     lengths = [len(values) for values in panel.values]
     return Anomalies(
         ids=panel.ids,
         index=[axis.index(0, length) for axis, length in zip(panel.axes, lengths, strict=True)],
         values=panel.values,
-        expected=hindsight.quantile(0.5),
-        low=hindsight.quantile(tail),
-        high=hindsight.quantile(1 - tail),
-        probability=probability,
+        expected=seen.expected,
+        low=seen.low,
+        high=seen.high,
+        probability=seen.probability,
         false_alarm_rate=false_alarm_rate,
         id_column=panel.columns.id,
         time_column=panel.columns.time,
@@ -63,17 +76,32 @@ def detect(
     )
 
 
-def _probabilities(
-    levels: Sequence[Floats], values: Sequence[Floats]
-) -> tuple[list[Floats], Floats]:
+def _judged(
+    panel: Panel,
+    given: Sequence[Floats],
+    hindcast: Callable[[Panel], Hindsight],
+    false_alarm_rate: float,
+) -> _Told:
+    """The panel's values, by what is told of each from those `given` before it."""
+    hindsight = hindcast(replace(panel, values=list(given)))
+    probability, stretch = _probabilities(hindsight.levels(panel.values))
+    tail = _tail(stretch, false_alarm_rate)
+    told = _Told(
+        probability, hindsight.quantile(0.5), hindsight.quantile(tail), hindsight.quantile(1 - tail)
+    )
+    for number, (before, values) in enumerate(zip(given, panel.values, strict=True)):
+        _judge_after_one_value(told, number, before, values, false_alarm_rate)
+    return told
+
+
+def _probabilities(levels: Sequence[Floats]) -> tuple[list[Floats], Floats]:
     """Two-sided tail probabilities, and by how much the scores of each series are stretched.
 
     Levels are told as normal scores. Where nine in ten of a series' scores lie within more than 1.64,
-    its forecasts have been too sure, and all of its scores are shrunk. After a stretch of one and the
-    same value, of which networks say nothing, any other is as odd as can be.
+    its forecasts have been too sure, and all of its scores are shrunk.
     """
     found, stretches = [], []
-    for one, own_values in zip(levels, values, strict=True):
+    for one in levels:
         score = np.abs(_ndtri(one))
         known = score[np.isfinite(score)]
         width = np.quantile(known, QUANTILE_COMPARED) if len(known) else np.nan
@@ -82,24 +110,36 @@ def _probabilities(
         stretch = np.exp(weight * np.log(max(own, 1e-9))) if len(known) else 1.0
         stretch = float(np.clip(stretch, SMALLEST_STRETCH, LARGEST_STRETCH))
         stretches.append(stretch)
-        probability = np.maximum(2 * _ndtr(-score / stretch), SMALLEST_PROBABILITY)
-        still, same = _after_one_value(own_values)
-        untold = np.isnan(probability) & still
-        probability[untold] = np.where(same, 1.0, SMALLEST_PROBABILITY)[untold]
-        found.append(probability)
+        found.append(np.maximum(2 * _ndtr(-score / stretch), SMALLEST_PROBABILITY))
     return found, np.array(stretches)
 
 
-def _after_one_value(values: Floats) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Where a value is known and all before it, at least some, have been one and the same; and where it
-    is that, too."""
-    known = np.isfinite(values)
+def _judge_after_one_value(
+    told: _Told, number: int, given: Floats, values: Floats, false_alarm_rate: float
+) -> None:
+    """Judge, in place, where one and the same value has been given so far: of its spread networks say
+    nothing, or what rounding made.
+
+    There the probability of another is told by how many there were: Krichevsky and Trofimov's estimate,
+    by which it takes fifty values without one until one in a hundred is odd.
+    """
+    known = np.isfinite(given)
     if not known.any():
-        return known, known
-    same = values == values[known.argmax()]
-    odd_before = np.cumsum(known & ~same) - (known & ~same)
-    count_before = np.cumsum(known) - known
-    return known & (odd_before == 0) & (count_before >= FEWEST_KNOWN), same
+        return
+    usual = given[known.argmax()]
+    there, other = np.isfinite(values), np.isfinite(values) & (values != usual)
+    still = (_before(known & (given != usual)) == 0) & (_before(known) >= FEWEST_KNOWN)
+    of_other = (_before(other) + 0.5) / (_before(there) + 1.0)
+    probability = np.where(there, np.where(other, of_other, 1.0), np.nan)
+    told.probability[number][still] = probability[still]
+    told.expected[number][still] = usual
+    for end in (told.low[number], told.high[number]):
+        end[still] = np.where(of_other < false_alarm_rate, usual, np.nan)[still]
+
+
+def _before(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """How many there are before each place."""
+    return np.cumsum(flags) - flags
 
 
 def _tail(stretch: Floats, false_alarm_rate: float) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def export(
         Of each file the largest difference to torch's answers, as a share of their size.
 
     Raises:
-        DataError: if the lengths do not suit the network, a library is missing, or an answer differs.
+        DataError: if the lengths do not suit the network, a library is missing, or an answer differs
+            or is no number.
     """
     programs = _programs(network, horizon, context_length)
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,6 +192,7 @@ def _as_onnx(program: Program, exported: Any, file: Path) -> Callable[..., Any]:
 
 
 def _difference(program: Program, answer: Callable[..., Any]) -> float:
+    """The largest, as a share of the answers' size; infinite where either says what is no number."""
     given = program.example(NUM_TRIED)
     expected, found = program.module(*given), answer(*given)
     if isinstance(expected, Tensor):
@@ -198,6 +201,8 @@ def _difference(program: Program, answer: Callable[..., Any]) -> float:
         found = (found,)
     largest = 0.0
     for one, other in zip(expected, found, strict=True):
+        if not (one.isfinite().all() and other.isfinite().all()):
+            return math.inf
         size = one.double().abs().mean().clamp(min=1e-30)
         largest = max(largest, float((one.double() - other.double()).abs().max() / size))
     return largest

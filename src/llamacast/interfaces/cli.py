@@ -21,6 +21,8 @@ from llamacast.interfaces.terminal import (
     IdColumn,
     TargetColumn,
     TimeColumn,
+    check_folder,
+    check_model,
     check_suffix,
     errors_in_one_line,
     numbers,
@@ -28,6 +30,7 @@ from llamacast.interfaces.terminal import (
     show_forecast,
     tell,
     tell_written,
+    told_apart,
     write,
 )
 
@@ -40,6 +43,8 @@ app = typer.Typer(
     help="Forecast time series, and say how sure the forecast is.",
     no_args_is_help=True,
     add_completion=False,
+    # Rich takes the extra in llamacast[text] for markup.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.add_typer(text_cli.app, name="text")
@@ -106,6 +111,7 @@ def forecast(
         if in_parts
         else "nothing was written"
     ):
+        check_model(model)
         asked = numbers(quantiles, "--quantiles", 1.0)
         intervals = numbers(levels, "--levels", 100.0) if levels else None
         if in_parts:
@@ -207,6 +213,7 @@ def backtest(
     window (pip install 'llamacast[deep]').
     """
     with errors_in_one_line("the same command with --output goes on from where it was"):
+        check_folder(output, "--output")
         from llamacast.data.arrow import holds_series, read_panels
         from llamacast.data.frame import read_panel
         from llamacast.data.windows import rolling_origins
@@ -301,6 +308,8 @@ def finetune(
     with errors_in_one_line("the same command goes on from the last checkpoint"):
         if strategy not in STRATEGIES:
             refuse(f"--strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}")
+        check_model(model)
+        check_folder(output, "--output")
         from llamacast.forecaster import load
 
         tuned = load(model, device=device).finetune(
@@ -351,6 +360,7 @@ def detect(
     with errors_in_one_line():
         check_suffix(output, (".csv", ".parquet"), "--output")
         check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
+        check_model(model)
         from llamacast.forecaster import load
 
         result = load(model, device=device).detect(
@@ -365,7 +375,7 @@ def detect(
         oddest = frame[frame.anomaly].sort_values("probability", kind="stable")
         if len(oddest):
             shown = oddest.head(NUM_ROWS_SHOWN).drop(columns="anomaly")
-            typer.echo(shown.to_string(index=False, float_format="%.6g"))
+            typer.echo(told_apart(shown, [result.target_column, "expected", "low", "high"]))
         typer.echo(f"{len(oddest)} of {frame.probability.notna().sum()} values are odd")
         write(frame, output)
         if plot is not None:
@@ -383,6 +393,7 @@ def convert(
     The file is a pickle; it is read as data and nothing in it is executed.
     """
     with errors_in_one_line():
+        check_folder(directory, "DIRECTORY")
         from llamacast.forecaster import convert as convert_checkpoint
 
         convert_checkpoint(checkpoint, directory)
@@ -421,6 +432,7 @@ def pretrain(
     torchrun, the processes it starts share each batch.
     """
     with errors_in_one_line("the same command goes on from the last checkpoint"):
+        check_folder(output, "--output")
         if minutes is not None and not minutes > 0:
             refuse(f"--minutes must be above 0; got {minutes:g}")
         from llamacast.forecaster import find_checkpoint
@@ -454,7 +466,8 @@ def pretrain(
 @app.command()
 def serve(
     model: Annotated[
-        str, typer.Option(help="With commas: packaged models, and folders of models.")
+        str,
+        typer.Option(help="With commas: packaged models, folders of models, NAME=FOLDER."),
     ] = "cria,lag-llama",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
@@ -488,7 +501,8 @@ def mcp(
         Path, typer.Option(help="Tables in it may be read; no file outside of it is.")
     ] = Path("."),
     model: Annotated[
-        str, typer.Option(help="With commas: packaged models, and folders of models.")
+        str,
+        typer.Option(help="With commas: packaged models, folders of models, NAME=FOLDER."),
     ] = "cria,lag-llama",
     device: Device = "auto",
 ) -> None:
@@ -519,10 +533,18 @@ def export(
         from llamacast.exporting.export import SUFFIXES, export
         from llamacast.forecaster import load
 
+        check_model(model)
+        check_folder(output, "OUTPUT")
         if format_ not in SUFFIXES:
             refuse(f"--format must be one of {', '.join(SUFFIXES)}; got {format_!r}")
-        network = load(model, device="cpu").model
-        for name, apart in export(network, output, format_, horizon, context_length).items():  # type: ignore[arg-type]
+        forecaster = load(model, device="cpu")
+        if forecaster.features is not None:
+            refuse(
+                f"{model} has a regression beside its network (--strategy features), which cannot be "
+                "exported; fine-tune with another strategy"
+            )
+        written = export(forecaster.model, output, format_, horizon, context_length)  # type: ignore[arg-type]
+        for name, apart in written.items():
             tell(f"wrote {output / name}, which differs from torch by {apart:.1e} at most")
 
 
@@ -604,6 +626,7 @@ def _check_parts(others: dict[str, Any], output: Path | None) -> None:
     for option, value in others.items():
         if value is not None:
             refuse(f"{option} looks at all series together, and a folder is forecast in parts")
+    check_folder(output, "--output")
     if output is None or output.suffix:
         refuse("a folder is forecast into a folder: give --output FOLDER")
 
@@ -612,10 +635,32 @@ def _models(text: str, device: str) -> dict[str, PretrainedForecaster]:
     """Models by name, of a list with commas."""
     from llamacast.forecaster import load
 
-    names = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
-    if not names:
+    asked = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    if not asked:
         refuse("--model names none")
-    return {Path(name).name: load(name, device=device) for name in names}
+    folders: dict[str, str] = {}
+    for one in asked:
+        name, folder = _named_model(one)
+        if name in folders:
+            refuse(
+                f"--model: {folders[name]} and {folder} would both be called {name!r}; "
+                f"name one otherwise, as in other={folder}"
+            )
+        check_model(folder)
+        folders[name] = folder
+    return {name: load(folder, device=device) for name, folder in folders.items()}
+
+
+def _named_model(text: str) -> tuple[str, str]:
+    """Name and folder of NAME=FOLDER, or of a folder, which is called as it is, or, if that is `model`,
+    as fine-tuning writes it, as the folder that it lies in."""
+    name, given, folder = text.partition("=")
+    if given and not Path(text).is_dir():
+        if not (name.strip() and folder.strip()):
+            refuse(f"--model: {text!r} is not NAME=FOLDER")
+        return name.strip(), folder.strip()
+    path = Path(text).resolve()
+    return (path.parent if path.name == "model" else path).name, text
 
 
 def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]) -> Any:
@@ -637,6 +682,7 @@ def _entrant(name: str, season: int | None, device: str, options: dict[str, Any]
         refuse(f"no model {name!r}; there are {known}, and the folders of saved models")
     if plus and strategy not in STRATEGIES:
         refuse(f"{name!r}: after the + stands one of {', '.join(STRATEGIES)}")
+    check_model(model)
     forecaster = load(model, device=device)
     if plus:
         return Finetuned(forecaster, {"strategy": strategy}, options)

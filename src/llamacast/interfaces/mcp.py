@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from llamacast import __version__
 from llamacast.data.calendar import season_length
@@ -25,6 +25,8 @@ INSTRUCTIONS = """Forecasts of time series, and how sure they are. Give a table 
 a CSV file in the folder of the server. Tell the user the numbers with their intervals, and every caveat."""
 MOST_SERIES_TOLD, MOST_STEPS_TOLD, MOST_ODD_TOLD = 5, 60, 20
 SEASONS_WANTED = 2
+SUFFIXES = (".csv", ".tsv", ".txt")
+LONGEST_NAME_TOLD = 80
 
 Table = Annotated[
     str,
@@ -139,27 +141,51 @@ def _panel(
     Raises:
         ToolError: says what is wrong, for the assistant to mend or to tell.
     """
-    text = table
-    if "\n" not in table.strip():
-        root = folder.resolve()
-        path = (root / table.strip()).resolve()
-        if not path.is_relative_to(root) or not path.is_file():
-            raise ToolError(
-                f"there is no file {table.strip()!r} in the server's folder; give one, or the CSV text"
-            )
-        if path.stat().st_size > Limits().body_bytes:
-            raise ToolError(f"{table.strip()} has more than {Limits().body_bytes} bytes")
-        text = path.read_text()
-    asked = TableRequest(
-        csv=text,
-        horizon=max(1, horizon),
-        id_column=id_column,
-        time_column=time_column,
-        target_column=target_column,
-        scores=False,
-    )
     with _in_words():
+        asked = TableRequest(
+            csv=table if len(table.splitlines()) > 1 else _file(table.strip(), folder),
+            horizon=max(1, horizon),
+            id_column=id_column,
+            time_column=time_column,
+            target_column=target_column,
+            scores=False,
+        )
         return read_table(asked, Limits())
+
+
+def _file(name: str, folder: Path) -> str:
+    """The text of a table in the folder: of no other file, whose first line an error would tell.
+
+    Raises:
+        ToolError: says what is wrong, for the assistant to mend or to tell.
+    """
+    root = folder.resolve()
+    try:
+        path = (root / name).resolve()
+        there = path.is_relative_to(root) and path.is_file()
+    except (OSError, ValueError):  # too long, or no name of a file at all
+        there = False
+    if not there:
+        shown = name if len(name) <= LONGEST_NAME_TOLD else f"{name[:LONGEST_NAME_TOLD]}..."
+        raise ToolError(
+            f"there is no file {shown!r} in the server's folder; give one, or the CSV text"
+        )
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    if hidden or path.suffix.lower() not in SUFFIXES:
+        raise ToolError(
+            f"{name!r} is not read; give a file that is not hidden and ends in {', '.join(SUFFIXES)}"
+        )
+    try:
+        if path.stat().st_size > Limits().body_bytes:
+            raise ToolError(f"{name} has more than {Limits().body_bytes} bytes")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ToolError(f"{name} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ToolError(f"{name} is not in UTF-8; save it so, or give the CSV text") from error
+    if not text.strip():
+        raise ToolError(f"{name} is empty; give a file with a header and rows")
+    return text
 
 
 @contextmanager
@@ -169,6 +195,9 @@ def _in_words() -> Iterator[None]:
         yield
     except (DataError, ServiceError) as error:
         raise ToolError(str(error)) from error
+    except ValidationError as error:
+        told = error.errors()[0]
+        raise ToolError(f"{'.'.join(map(str, told['loc']))}: {told['msg']}") from error
 
 
 def _numbers(found: Forecast) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +14,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from llamacast.forecast import Forecast
 
 EXIT_BAD_INPUT = 2
+MODEL_FILES = ("config.json", "adapter_config.json")
 NUM_ROWS_SHOWN = 10
+FEWEST_DIGITS = 6
+# Of a number's size; what lies nearer together is rounding.
+SMALLEST_SPREAD = 1e-12
 # Libraries that come with an extra only.
 EXTRAS = {
     "lightning_fabric": "train",
@@ -28,6 +36,22 @@ EXTRAS = {
     "mcp": "mcp",
 }
 
+
+# What Python calls arguments, where the command line spells them otherwise.
+OPTIONS = {
+    "id_column": "--id-column",
+    "time_column": "--time-column",
+    "target_column": "--target-column",
+    "group_column": "--group-column",
+    "future_frame": "--future",
+    "num_samples": "--num-samples",
+    "num_windows": "--windows",
+    "context_length": "--context-length",
+    "history_share": "--history-share",
+    "learning_rate": "--learning-rate",
+    "false_alarm_rate": "--false-alarm-rate",
+}
+ARGUMENT = re.compile(rf"(?<![\w'\"/.])({'|'.join(OPTIONS)})(?![\w'\"/.]*[\w'\"/])")
 
 # What several commands ask for.
 IdColumn = Annotated[Optional[str], typer.Option(help="Column that names the series.")]
@@ -63,10 +87,16 @@ def errors_in_one_line(interrupted: str = "nothing was written") -> Iterator[Non
             refuse(f"{error.name} is missing; pip install 'llamacast[{EXTRAS[error.name]}]'")
         if not isinstance(error, (DataError, CheckpointError, OSError)):
             raise
-        refuse(str(error))
+        message = str(error)
+        refuse(message if isinstance(error, OSError) else in_options(message))
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {interrupted}", err=True)
         sys.exit(130)
+
+
+def in_options(message: str) -> str:
+    """A message with arguments as the command line spells them; names in quotes or paths are others'."""
+    return ARGUMENT.sub(lambda found: OPTIONS[found[1]], message)
 
 
 def refuse(message: str) -> NoReturn:
@@ -91,13 +121,38 @@ def show_forecast(
     for note in result.notes:
         tell(note)
     frame = result.to_frame(quantiles=quantiles, levels=levels)
-    typer.echo(frame.head(NUM_ROWS_SHOWN).to_string(index=False, float_format="%.6g"))
+    numbers_told = list(frame.columns)[list(frame.columns).index("mean") :]
+    typer.echo(told_apart(frame.head(NUM_ROWS_SHOWN), numbers_told))
     if len(frame) > NUM_ROWS_SHOWN:
         typer.echo(f"... {len(frame)} rows" + ("" if output else "; --output FILE writes them all"))
     write(frame, output)
     if plot is not None:
         result.plot(plot)
     tell_written(output, plot)
+
+
+def told_apart(frame: pd.DataFrame, columns: list[str]) -> str:
+    """A frame as text, the numbers of some columns with as many digits as tell those of a row apart."""
+    digits = _digits(frame[columns].to_numpy(dtype=float))
+
+    def told(value: float) -> str:
+        return "NaN" if math.isnan(value) else f"{value:.{digits}g}"
+
+    return frame.to_string(
+        index=False, float_format="%.6g", formatters=dict.fromkeys(columns, told)
+    )
+
+
+def _digits(rows: npt.NDArray[np.float64]) -> int:
+    """That show two figures of the least spread of a row, beyond what rounding makes."""
+    needed = [FEWEST_DIGITS]
+    for row in rows:
+        known = [float(value) for value in row if math.isfinite(value)]
+        largest = max(map(abs, known), default=0.0)
+        spread = max(known) / 2 - min(known) / 2 if known else 0.0
+        if spread > SMALLEST_SPREAD * largest:
+            needed.append(math.ceil(math.log10(largest / spread)) + 2)
+    return max(needed)
 
 
 def write(frame: pd.DataFrame, output: Path | None) -> None:
@@ -127,3 +182,16 @@ def check_suffix(path: Path | None, allowed: tuple[str, ...], option: str) -> No
         refuse(f"{option} must end in {', '.join(allowed)}; got {path}")
     if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
         refuse(f"{option}: {path} cannot be written")
+
+
+def check_folder(path: Path | None, option: str) -> None:
+    if path is not None and path.exists() and not path.is_dir():
+        refuse(f"{option}: {path} is a file; give a folder")
+
+
+def check_model(name: str) -> None:
+    """Refuse the folder of a run in place of the model in it."""
+    path = Path(name)
+    own = any((path / file).exists() for file in MODEL_FILES)
+    if not own and any((path / "model" / file).exists() for file in MODEL_FILES):
+        refuse(f"{name} is the folder of a run, whose model is {path / 'model'}; give that one")

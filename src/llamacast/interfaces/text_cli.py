@@ -13,6 +13,8 @@ from llamacast.interfaces.terminal import (
     IdColumn,
     TargetColumn,
     TimeColumn,
+    check_folder,
+    check_model,
     check_suffix,
     errors_in_one_line,
     numbers,
@@ -25,6 +27,7 @@ app = typer.Typer(
     name="text",
     help="Forecast with a language model that reads and writes digits (pip install 'llamacast[text]').",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -82,6 +85,7 @@ def forecast(
 ) -> None:
     """Forecast every series of a table; what is written can always be read as numbers."""
     with errors_in_one_line():
+        check_model(model)
         asked = numbers(quantiles, "--quantiles", 1.0)
         check_suffix(output, (".csv", ".parquet"), "--output")
         check_suffix(plot, (".png", ".svg", ".pdf"), "--plot")
@@ -137,6 +141,8 @@ def finetune(
     The folder receives model/ (for --model), with lora also adapter/, and what was told of it.
     """
     with errors_in_one_line("the same command goes on from the last checkpoint"):
+        check_model(model)
+        check_folder(output, "--output")
         from llamacast.text.forecaster import load_text
 
         tuned = load_text(model, device=device).finetune(
@@ -193,6 +199,8 @@ def search(
 ) -> None:
     """Try a grid of learning rates, ranks and contexts; a table and a heat map."""
     with errors_in_one_line("the same command goes on where it stopped"):
+        check_model(model)
+        check_folder(output, "--output")
         from llamacast.data.frame import read_panel
         from llamacast.text.forecaster import load_text
         from llamacast.text.search import Grid

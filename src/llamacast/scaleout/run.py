@@ -68,7 +68,12 @@ class Run:
         return self.folder / f"_empty-{number:05d}"
 
     def write_part(self, number: int, forecast: pd.DataFrame) -> None:
-        """All of it or nothing: written by several at once, or killed meanwhile, it is the same."""
+        """All of it or nothing: written by several at once, or killed meanwhile, it is the same.
+
+        Raises:
+            DataError: if times would be cut.
+        """
+        _check_times(forecast, str(self.asked.time_column))
         made = self.folder / f".{self.part(number).name}.{uuid.uuid4().hex}"
         # In microseconds, which Spark reads.
         forecast.to_parquet(made, index=False, coerce_timestamps="us")
@@ -97,6 +102,18 @@ class Run:
         whole = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
         keys = [str(self.asked.id_column), str(self.asked.time_column)]
         return whole.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def _check_times(forecast: pd.DataFrame, name: str) -> None:
+    times = forecast[name]
+    if not pd.api.types.is_datetime64_any_dtype(times.dtype):
+        return
+    finer = times.dt.nanosecond.to_numpy() != 0
+    if finer.any():
+        raise DataError(
+            f"column {name!r}: {times.iloc[int(finer.argmax())].isoformat()} has nanoseconds, and forecasts "
+            "are written in microseconds; round the times, or give whole numbers instead of dates"
+        )
 
 
 def open_run(
@@ -174,7 +191,30 @@ def _dataset(source: Path) -> Any:
     found = pyarrow.dataset.dataset(source, format="parquet", partitioning="hive")
     if not found.files:
         raise DataError(f"{source} holds no parquet files")
-    return found
+    schema = _with_fractions(found)
+    if schema == found.schema:
+        return found
+    return pyarrow.dataset.dataset(source, schema=schema, format="parquet", partitioning="hive")
+
+
+def _with_fractions(table: Any) -> Any:
+    """The first file's schema, which all are read by; but a column of whole numbers has fractions where
+    another file's has."""
+    others = [fragment.physical_schema for fragment in table.get_fragments()]
+
+    def has_fractions(name: str) -> bool:
+        return any(
+            name in schema.names and pa.types.is_floating(schema.field(name).type)
+            for schema in others
+        )
+
+    fields = [
+        field.with_type(pa.float64())
+        if pa.types.is_integer(field.type) and has_fractions(field.name)
+        else field
+        for field in table.schema
+    ]
+    return pa.schema(fields, table.schema.metadata)
 
 
 def _fingerprint(table: Any) -> list[list[Any]]:

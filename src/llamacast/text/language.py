@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2Model,
+)
 from transformers import logging as transformers_logging
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
@@ -30,6 +37,10 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 NUM_TRIED = 4
 SETTINGS_FILE = "codec.json"
 TOKENIZER_FILE = "tokenizer_config.json"
+CACHE_ARGUMENT = (
+    "cache" if "cache" in signature(Qwen2Model.forward).parameters else "past_key_values"
+)
+"""How the transformers that is installed calls it."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 PLAIN = CodecConfig(
@@ -148,8 +159,8 @@ class Language:
             input_ids=ids,
             attention_mask=observed,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{CACHE_ARGUMENT: cache},
         )
         return found.last_hidden_state
 
