@@ -11,6 +11,8 @@ from llamacast.forecast import CheckpointError, TrainingRecord
 from llamacast.model import checkpoint
 from llamacast.model.config import LagLlamaConfig
 from llamacast.model.lag_llama import LagLlama
+from tests.model.test_cria import SMALL as SMALL_CRIA
+from tests.model.test_cria import network, series
 
 SMALL = LagLlamaConfig(num_layers=1, num_heads=2, head_width=4, feedforward_width=8)
 
@@ -40,6 +42,30 @@ def test_a_mean_lies_between_its_parts_in_their_shares(saved):
         torch.testing.assert_close(weight, 0.75 * one + 0.25 * two)
     same = checkpoint.average([first, first], [1, 2])
     assert all(map(torch.equal, same.state_dict().values(), first.state_dict().values()))
+
+
+def test_inputs_that_are_added_weigh_nothing_yet():
+    plain = dataclasses.replace(SMALL_CRIA, num_told_seasons=0)
+    before = network(plain)
+    after = checkpoint.widened(before, SMALL_CRIA)
+    assert after.config == SMALL_CRIA
+    values = series(2, 64)
+    seasons, known = torch.tensor([[12, 0], [0, 0]]), torch.tensor([8, 8])
+    with torch.no_grad():
+        one, other = (
+            model.hidden(model.window(values, torch.ones_like(values) > 0, seasons, known))
+            for model in (before, after)
+        )
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_configurations_from_before_seasons_were_told_are_read(tmp_path):
+    before = network(dataclasses.replace(SMALL_CRIA, num_told_seasons=0))
+    checkpoint.save(before, tmp_path)
+    edit_config(tmp_path, num_told_seasons="gone", num_covariates="gone")
+    found = checkpoint.load(tmp_path)
+    assert found.config == before.config
+    assert checkpoint.digest(found) == checkpoint.digest(before)
 
 
 def test_only_what_is_alike_is_averaged(saved):

@@ -104,6 +104,25 @@ def test_periods_that_are_not_told_leave_no_trace():
     assert not torch.equal(losses[2], model.loss(values, *arguments)[2])
 
 
+def test_a_short_history_is_read_by_its_calendar():
+    values = series(1, 16)
+    known = patches(values)
+
+    def told(first, second, config=SMALL):
+        seasons = torch.tensor([[first, second]])
+        model = network(config)
+        with torch.no_grad():
+            none = torch.zeros(1, SMALL.num_periods, dtype=torch.bool)
+            shown = everything(values)
+            window = model.window(values, shown, seasons, known, told_periods=none)
+            return model.hidden(window)
+
+    assert not torch.allclose(told(24, 168), told(1, 0))
+    assert not torch.allclose(told(24, 168), told(0, 0))
+    without = dataclasses.replace(SMALL, num_told_seasons=0)
+    assert torch.equal(told(24, 168, without), told(0, 0, without))
+
+
 def test_what_stands_where_nothing_was_observed_does_not_matter():
     model, values = network(), series()
     observed = torch.rand(values.shape, generator=torch.Generator().manual_seed(4)) > 0.3

@@ -8,6 +8,8 @@ from llamacast.model.seasons import gather_seasons
 from tests.model.test_frames import CONFIG, series
 from tests.model.test_seasons import everywhere
 
+NO_SEASONS = torch.zeros(3, 2, dtype=torch.long)
+
 
 def test_rows_are_moved_to_begin_in_the_first_patch_and_end_with_a_whole_one():
     values = torch.arange(1.0, 11.0).repeat(3, 1)
@@ -32,7 +34,7 @@ def test_tokens_are_as_wide_as_they_say_and_finite():
     periods = everywhere(torch.tensor([[5, 9], [0, 0], [3, 20]]))
     frames = make_frames(values, observed, CONFIG)
     seasons = gather_seasons(values, observed, frames, periods, CONFIG)
-    tokens = make_patch_tokens(values, observed, frames, seasons, periods, CONFIG)
+    tokens = make_patch_tokens(values, observed, frames, seasons, periods, NO_SEASONS, CONFIG)
     assert tokens.shape == (3, 12, num_features(CONFIG))
     assert tokens.isfinite().all()
 
@@ -44,6 +46,26 @@ def test_a_patch_of_nothing_shows_the_last_that_is_there():
     periods = everywhere(torch.tensor([[5, 9]]))
     frames = make_frames(values, observed, CONFIG)
     seasons = gather_seasons(values, observed, frames, periods, CONFIG)
-    tokens = make_patch_tokens(values, observed, frames, seasons, periods, CONFIG)
+    tokens = make_patch_tokens(values, observed, frames, seasons, periods, NO_SEASONS[:1], CONFIG)
     assert torch.equal(tokens[0, 9, :12], tokens[0, 11, :12])
     assert not torch.equal(tokens[0, 9], tokens[0, 11])  # which is how long ago?
+
+
+def test_seasons_of_the_calendar_are_told_with_how_much_of_them_was_seen():
+    values, observed = series(3, 48, 0.0)
+    periods = everywhere(torch.tensor([[5, 9], [0, 0], [3, 20]]))
+    frames = make_frames(values, observed, CONFIG)
+    lags = gather_seasons(values, observed, frames, periods, CONFIG)
+    told = torch.tensor([[24, 168], [1, 0], [0, 0]])
+    tokens = make_patch_tokens(values, observed, frames, lags, periods, told, CONFIG)
+    plain = make_patch_tokens(values, observed, frames, lags, periods, NO_SEASONS, CONFIG)
+    assert torch.equal(tokens[..., :-6], plain[..., :-6])
+    assert not plain[..., -6:].any()
+    assert not tokens[2, :, -6:].any()  # nothing is known
+    known, length, held = tokens[..., -6:].unflatten(2, (2, 3)).unbind(dim=3)
+    assert known[:, 0].tolist() == [[1, 1], [1, 0], [0, 0]]
+    assert (length[0, :, 0] > length[1, :, 0]).all()
+    assert (length[:2, :, 0] > 0).all()
+    # Of a longer season less has been seen, and more as time goes by.
+    assert (held[0, :, 0] > held[0, :, 1]).all()
+    assert (held[:2, 1:, 0] > held[:2, :-1, 0]).all()

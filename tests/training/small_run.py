@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from llamacast.data.corpora import HoldOut
-from llamacast.model.config import cria, lag_llama
+from llamacast.model.config import CriaConfig, cria, lag_llama
 from llamacast.training.augment import ORDER, AugmentConfig
 from llamacast.training.config import PretrainConfig, WindowConfig
 from llamacast.training.loop import LoopConfig
@@ -36,7 +36,7 @@ def config(steps=1, model=SMALL, **changes):
     loop |= {"average_steps": 10}
     changes = {"hold_out": HoldOut(0.1), **changes}
     return PretrainConfig(
-        windows=PATCHES if model == SMALL_CRIA else WINDOWS,
+        windows=PATCHES if isinstance(model, CriaConfig) else WINDOWS,
         model=model,
         loop=LoopConfig(steps=steps, **loop),
         **changes,

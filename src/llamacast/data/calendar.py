@@ -300,7 +300,8 @@ def natural_seasons(frequency: Frequency | None) -> tuple[int, ...]:
 def season_candidates(frequency: Frequency | None) -> tuple[int, int]:
     """Two periods, in steps, that a series may have, as far as its frequency tells; 0 for none.
 
-    The natural seasons; of business days also the year of 261, of seconds the minute.
+    The natural seasons; of business days also the year of 261, of seconds the minute. Years have 1:
+    within a step all comes round, which is more than not to know.
     """
     if frequency is None:
         return 0, 0
@@ -310,6 +311,7 @@ def season_candidates(frequency: Frequency | None) -> tuple[int, int]:
     elif frequency.unit == "s":
         known = (60 // frequency.multiple, *known)
     first, second = ([season for season in known if season > 1] + [0, 0])[:2]
+    first = first or 1
     return first, second
 
 

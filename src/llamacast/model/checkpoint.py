@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from llamacast.forecast import CheckpointError, TrainingRecord
 from llamacast.model.config import ARCHITECTURES, CriaConfig, NetworkConfig
@@ -24,7 +25,9 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TRAINING_FILE = "training.json"
 # Numbers that configurations written before they were thought of do not name: none.
-LATER_FIELDS = ("num_covariates",)
+LATER_FIELDS = frozenset({"num_covariates", "num_told_seasons"})
+# In the order in which tokens hold them.
+INPUTS_ADDED = ("num_told_seasons", "num_covariates")
 Network = LagLlama | Cria
 
 
@@ -64,12 +67,32 @@ def load(directory: Path) -> Network:
 def digest(model: Network) -> str:
     """A short text that tells a network, its weights and its configuration, from any other."""
     told = repr(model.config)
-    for name in LATER_FIELDS:
+    for name in sorted(LATER_FIELDS):
         told = told.replace(f", {name}=0", "")
     found = hashlib.blake2b(told.encode(), digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
         found.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
     return found.hexdigest()
+
+
+def widened(network: Network, config: NetworkConfig) -> Network:
+    """The network with the further inputs of `config`, behind the others, whose weights are nothing
+    yet: what it says stays the same."""
+    behind = [getattr(network.config, name, 0) for name in INPUTS_ADDED]
+    wanted = [getattr(config, name, 0) for name in INPUTS_ADDED]
+    grows = next(
+        (n for n, pair in enumerate(zip(behind, wanted, strict=True)) if pair[0] != pair[1]), -1
+    )
+    assert not any(behind[grows + 1 :]) or grows < 0, "inputs are added behind those that are there"
+    found = make_network(config).to(next(network.parameters()).device)
+    own = network.state_dict()
+    for name, weight in found.state_dict().items():
+        if name.startswith("transformer.embed.") and weight.shape != own[name].shape:
+            own[name] = functional.pad(own[name], (0, weight.shape[1] - own[name].shape[1]))
+        elif name.startswith("slopes."):
+            own[name] = torch.zeros_like(weight)
+    found.load_state_dict(own)
+    return found.eval()
 
 
 def average(networks: Sequence[Network], shares: Sequence[float]) -> Network:
@@ -148,7 +171,7 @@ def read_config(path: Path) -> NetworkConfig:
         kinds = ", ".join(map(repr, ARCHITECTURES))
         raise CheckpointError(f"{path}: architecture is {architecture!r}, none of {kinds}")
     known = {field.name for field in dataclasses.fields(kind)}
-    fields = {**dict.fromkeys(LATER_FIELDS, 0), **fields}
+    fields = {**dict.fromkeys(known & LATER_FIELDS, 0), **fields}
     if fields.keys() != known:
         odd = ", ".join(sorted(fields.keys() ^ known))
         raise CheckpointError(f"{path}: fields missing or unknown: {odd}")

@@ -191,6 +191,9 @@ class CriaConfig:
     """Patches in which a token's scale forgets half of what was."""
     levels: tuple[float, ...] = QUANTILE_LEVELS
     """Levels of the quantiles, odd in number, ascending, around 0.5."""
+    num_told_seasons: int = 2
+    """Periods that the calendar suggests, told to tokens as numbers: what comes after twenty hours
+    is not what comes after twenty years. At most 2."""
     num_covariates: int = 0
     """Numbers that are known of each step beside its value, which tokens hold of their own
     steps and of those to be predicted."""
@@ -207,6 +210,7 @@ class CriaConfig:
         _check_covariates(self)
         whole = ("projection_width", "patch_length", "num_periods", "num_seasons", "frame_patches")
         _check_sizes(self, whole)
+        _require(0 <= self.num_told_seasons <= 2, "num_told_seasons", "must be 0 to 2")
         _require(
             self.patch_length <= self.context_length <= 65536,
             "context_length",

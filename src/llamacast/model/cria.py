@@ -99,6 +99,8 @@ class PatchWindow:
     """0 where not observed."""
     observed: Bool[Tensor, "series time"]
     periods: Periods
+    seasons: Int[Tensor, "series season"]
+    """Periods that the calendar suggests; 0 for none."""
     outlook: Outlook
     covariates: Float[Tensor, "series longer covariate"] | None
     """Of a patch more than there are values of."""
@@ -160,7 +162,7 @@ class Cria(nn.Module):
         if covariates is not None:
             beside = covariates.unflatten(1, (-1, self.config.patch_length))[:, 1:]
         outlook = Outlook(frames, lags, trends, mean, beside)
-        return PatchWindow(values, observed, periods, outlook, covariates)
+        return PatchWindow(values, observed, periods, seasons, outlook, covariates)
 
     def inputs(
         self, window: PatchWindow
@@ -172,6 +174,7 @@ class Cria(nn.Module):
             window.outlook.frames,
             window.outlook.seasons,
             window.periods,
+            window.seasons,
             self.config,
             window.covariates,
         )

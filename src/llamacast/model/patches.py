@@ -16,6 +16,7 @@ from llamacast.model.periods import Periods
 from llamacast.model.seasons import SeasonalLags
 
 NUM_SCALARS = 10
+NUM_OF_TOLD_SEASON = 3
 
 
 def to_patches(
@@ -47,7 +48,7 @@ def to_patches(
 def num_features(config: CriaConfig) -> int:
     """Width of a token."""
     length, periods = config.patch_length, config.num_periods
-    beside = 2 * length * config.num_covariates
+    beside = NUM_OF_TOLD_SEASON * config.num_told_seasons + 2 * length * config.num_covariates
     return 3 * length + length * periods * 6 + 4 * periods + NUM_SCALARS + beside
 
 
@@ -57,11 +58,13 @@ def make_patch_tokens(
     frames: Frames,
     seasons: SeasonalLags,
     periods: Periods,
+    told_seasons: Int[Tensor, "series season"],
     config: CriaConfig,
     covariates: Float[Tensor, "series longer covariate"] | None = None,
 ) -> Float[Tensor, "series token feature"]:
-    """Join what a token holds: its patch, seasonal lags of the next, periods, a few scalars; and
-    covariates of its own steps and of the next patch's, until which they are told.
+    """Join what a token holds: its patch, seasonal lags of the next, periods, a few scalars, what the
+    calendar suggests (periods in steps, 0 for none); and covariates of its own steps and of the next
+    patch's, until which they are told.
 
     A token with nothing observed holds the last patch that has something. Values are told twice, in
     the frame (where among all that was?) and from the last observed value in usual movements (what
@@ -88,11 +91,26 @@ def make_patch_tokens(
         _scalars(observed.unflatten(1, patched), frames),
         seasons.growth.asinh(),
         (seasons.growth / unit).asinh(),
+        _of_calendar(told_seasons[:, : config.num_told_seasons], frames),
     ]
     if covariates is not None:
         per_patch = covariates.unflatten(1, (-1, config.patch_length)).flatten(2)
         parts += [per_patch[:, :-1], per_patch[:, 1:]]
     return torch.cat(parts, dim=2)
+
+
+def _of_calendar(
+    seasons: Int[Tensor, "series season"], frames: Frames
+) -> Float[Tensor, "series token told"]:
+    """Of each season whether it is known, how long it is, and how often the history holds it: also of
+    those that are longer than the history, which no lag reaches."""
+    length = seasons[:, None].float()
+    known = (length > 0).expand(-1, frames.count.shape[1], -1)
+    held = (frames.count.unsqueeze(2) / length.clamp(min=1.0)).log1p()
+    told = torch.stack(
+        [torch.ones_like(held), (length.log1p() / 5.0).expand_as(held), held / 3.0], 3
+    )
+    return (told * known.unsqueeze(3)).flatten(2)
 
 
 def _scalars(

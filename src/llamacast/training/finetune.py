@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import nn
-from torch.nn import functional
 
 from llamacast.data.corpora import Corpus, HoldOut, join, panel_part
 from llamacast.data.covariates import CovariateInputs, learn_inputs
@@ -355,17 +354,15 @@ def prepared(network: Network, config: FinetuneConfig, num_covariates: int = 0) 
         asked = dataclasses.replace(network.config, **changes)
     except ValueError as error:
         raise DataError(str(error)) from error
+    if config.head is None:
+        return checkpoint.widened(network, asked)
     found = checkpoint.make_network(asked).to(next(network.parameters()).device)
     found.initialise(torch.Generator().manual_seed(config.seed))
-    own = network.state_dict()
-    if config.head is not None:
-        own = {name: weight for name, weight in own.items() if not name.startswith("head.")}
-    for name, weight in found.state_dict().items():
-        if name.startswith("transformer.embed.") and weight.shape != own[name].shape:
-            own[name] = functional.pad(own[name], (0, weight.shape[1] - own[name].shape[1]))
-        elif name.startswith("slopes."):
-            own[name] = torch.zeros_like(weight)
-    found.load_state_dict(own, strict=config.head is None)
+    assert isinstance(asked, LagLlamaConfig)
+    assert isinstance(network.config, LagLlamaConfig)
+    own = checkpoint.widened(network, dataclasses.replace(asked, head=network.config.head))
+    kept = {name: one for name, one in own.state_dict().items() if not name.startswith("head.")}
+    found.load_state_dict(kept, strict=False)
     return found.eval()
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from llamacast.data.corpora import SHORTEST_SERIES, Corpus, read_corpus
 from llamacast.forecast import CheckpointError, DataError, TrainingRecord
 from llamacast.model import checkpoint
+from llamacast.model.config import CriaConfig
 from llamacast.training.batches import Batches
 from llamacast.training.config import PretrainConfig, WindowConfig
 from llamacast.training.log import LOG_FILE, Row
@@ -56,7 +57,8 @@ def pretrain(
     """Pretrain on `corpus`, or go on with the run in `directory`; leaves a loadable checkpoint.
 
     A new run begins with drawn weights, or with those of the checkpoint `start_from` (in place of
-    `config.model`). `directory` receives `checkpoints/` (to go on), `log.csv`, and `model/` (the
+    `config.model`, but for inputs that this tells and they do not know). `directory` receives
+    `checkpoints/` (to go on), `log.csv`, and `model/` (the
     averaged weights so far). `minutes` ends this sitting, not the run.
 
     Raises:
@@ -106,7 +108,12 @@ def _network(
 ) -> tuple[checkpoint.Network, tuple[str, ...]]:
     """The network to train, and the data sets that it has seen before."""
     if start_from is not None:
-        return checkpoint.load(start_from), checkpoint.load_training(start_from).datasets
+        found = checkpoint.load(start_from)
+        if isinstance(found.config, CriaConfig) and isinstance(config.model, CriaConfig):
+            told = max(found.config.num_told_seasons, config.model.num_told_seasons)
+            wider = dataclasses.replace(found.config, num_told_seasons=told)
+            found = checkpoint.widened(found, wider)
+        return found, checkpoint.load_training(start_from).datasets
     network = checkpoint.make_network(config.model)
     network.initialise(torch.Generator().manual_seed(config.seed))
     return network, ()
