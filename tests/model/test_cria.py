@@ -17,6 +17,7 @@ SMALL = dataclasses.replace(
     projection_width=24,
     patch_length=8,
     frame_patches=4,
+    num_told_seasons=2,
 )
 NO_SEASONS = torch.zeros(1, 2, dtype=torch.long)
 

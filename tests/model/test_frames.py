@@ -7,7 +7,9 @@ import torch
 from llamacast.model.config import cria
 from llamacast.model.frames import extrapolate, make_frames
 
-CONFIG = dataclasses.replace(cria(), patch_length=4, num_periods=2, num_seasons=3, frame_patches=4)
+CONFIG = dataclasses.replace(
+    cria(), patch_length=4, num_periods=2, num_seasons=3, frame_patches=4, num_told_seasons=2
+)
 
 
 def series(num_series=3, time=48, share_missing=0.2, seed=0):

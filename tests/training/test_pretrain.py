@@ -110,15 +110,15 @@ def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
 
 
 def test_weights_that_are_there_get_inputs_that_they_do_not_know(corpus, tmp_path):
-    before = dataclasses.replace(SMALL_CRIA, num_told_seasons=0)
+    before, told = SMALL_CRIA, dataclasses.replace(SMALL_CRIA, num_told_seasons=2)
     pretrain(corpus, tmp_path / "first", config(1, before))
     first = tmp_path / "first" / "model"
-    pretrain(corpus, tmp_path / "second", config(3, SMALL_CRIA), start_from=first)
+    pretrain(corpus, tmp_path / "second", config(3, told), start_from=first)
     assert checkpoint.load(first).config == before
-    assert checkpoint.load(tmp_path / "second" / "model").config == SMALL_CRIA
+    assert checkpoint.load(tmp_path / "second" / "model").config == told
     # What weights know already stays, whatever the recipe says.
     pretrain(corpus, tmp_path / "third", config(1, before), start_from=tmp_path / "second/model")
-    assert checkpoint.load(tmp_path / "third" / "model").config == SMALL_CRIA
+    assert checkpoint.load(tmp_path / "third" / "model").config == told
 
 
 def test_weights_that_are_there_get_windows_as_long_as_they_want(corpus, tmp_path):

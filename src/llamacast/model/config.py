@@ -191,9 +191,9 @@ class CriaConfig:
     """Patches in which a token's scale forgets half of what was."""
     levels: tuple[float, ...] = QUANTILE_LEVELS
     """Levels of the quantiles, odd in number, ascending, around 0.5."""
-    num_told_seasons: int = 2
-    """Periods that the calendar suggests, told to tokens as numbers: what comes after twenty hours
-    is not what comes after twenty years. At most 2."""
+    num_told_seasons: int = 0
+    """Periods that the calendar suggests, told to tokens as numbers, too: what comes after twenty
+    hours is not what comes after twenty years. At most 2; the packaged weights are told none."""
     num_covariates: int = 0
     """Numbers that are known of each step beside its value, which tokens hold of their own
     steps and of those to be predicted."""
@@ -243,7 +243,7 @@ class CriaConfig:
 
 
 def cria() -> CriaConfig:
-    """The packaged Cria (3.1 M parameters)."""
+    """The packaged Cria (3.3 M parameters)."""
     return CriaConfig()
 
 
