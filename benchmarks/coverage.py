@@ -1,6 +1,6 @@
 """Coverage on the plainest of series: a season that stays as it is, and noise.
 
-    python benchmarks/coverage.py
+    python benchmarks/coverage.py --models cria,lag-llama
 
 Sixty series of each kind, 200 steps of history and 14 ahead; the best there is forecasts the season and
 the noise's normal quantiles. Tells how often actuals lie within the intervals, and the median's mean
@@ -9,6 +9,7 @@ absolute error in that of the best. Writes coverage.md to benchmarks/results.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ import llamacast
 from llamacast.evaluation.report import markdown
 
 RESULTS = Path(__file__).parent / "results"
-MODELS = ("cria", "lag-llama")
 SEASONS = {"week of days": (7, "D"), "day of hours": (24, "h"), "year of months": (12, "MS")}
 NOISES = (0.1, 0.3, 1.0)
 LEVELS = (0.5, 0.8, 0.95)
@@ -49,11 +49,14 @@ def score(model: str, period: int, frequency: str, noise: float) -> dict[str, fl
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="cria,lag-llama", help="with commas")
+    models = parser.parse_args().models.split(",")
     rows = [
         {"season": name, "noise": noise, "model": model, **score(model, *season, noise)}
         for name, season in SEASONS.items()
         for noise in NOISES
-        for model in MODELS
+        for model in models
     ]
     table = pd.DataFrame(rows).set_index(["season", "noise", "model"])
     publish(
@@ -61,7 +64,7 @@ def main() -> None:
             "# A season and noise\n",
             "Noise is told in deviations of the season's profile; coverage in per cent of actuals, by the",
             "intervals' levels; the error of medians in that of the season itself.\n",
-            markdown(table.reset_index().set_index("season")),
+            markdown(table.round(2).reset_index().set_index("season")),
         ],
         RESULTS / "coverage.md",
     )
