@@ -167,5 +167,5 @@ def test_what_is_hidden_shows_nowhere_in_the_tokens_of_what_is_shown():
         periods = find_periods_along(moved, shown, seasons, torch.full((6,), 4), 3, 16)
         frames = make_frames(moved, shown, config)
         lags = gather_seasons(moved, shown, frames, periods, config)
-        tokens.append(make_patch_tokens(moved, shown, frames, lags, periods, config))
+        tokens.append(make_patch_tokens(moved, shown, frames, lags, periods, seasons, config))
     torch.testing.assert_close(tokens[0], tokens[1], rtol=1e-3, atol=2e-3)
