@@ -12,6 +12,8 @@ import pandas as pd
 
 from llamacast.data.calendar import infer_frequency, step_numbers
 
+FIRST_YEAR, LAST_YEAR = 1678, 2260
+
 _CLOCK_BEFORE = r"[T ][\d:.,]+"
 _OFFSET = r"(?:Z|[+-]\d\d(?::?\d\d)?)"
 """Distance from UTC, behind a time of day."""
@@ -78,9 +80,15 @@ def looks_like_dates(values: pd.Series[Any] | pd.Index[Any]) -> bool:
     sample = pd.Series(values).dropna().head(5).astype(str).str.strip()
     if not sample.str.contains(r"\d.*\d").all() or sample.empty:
         return False
-    if sample.str.match(r"\d{4}(\D|$|Q)|\d{8}$").all() and _read_iso(sample).notna().all():
+    if sample.str.match(r"\d{4}(\D|$|Q)|\d{8}$").all() and _within_reach(_read_iso(sample)):
         return True
-    return any(reading.notna().all() for reading in _spellings(sample))
+    return any(_within_reach(reading) for reading in _spellings(sample))
+
+
+def _within_reach(stamps: pd.Series[Any]) -> bool:
+    """Whether all are dates of the years that nanoseconds reach: 1234.10 is a number."""
+    years = stamps.dt.year
+    return bool((years.ge(FIRST_YEAR) & years.le(LAST_YEAR)).all())
 
 
 def offsets_of(texts: pd.Series[Any]) -> pd.Series[Any]:
@@ -223,7 +231,7 @@ def _three_numbers(days: pd.Series[Any]) -> list[pd.Series[Any]]:
 def _sparseness(stamps: pd.Series[Any]) -> tuple[float, int]:
     """Steps that dates span for each that they have, without end if they keep none; then their years."""
     years = int(stamps.dt.year.nunique())
-    if stamps.dt.year.min() < 1678 or stamps.dt.year.max() > 2260:
+    if not _within_reach(stamps):
         return np.inf, years
     ascending = np.unique(pd.DatetimeIndex(stamps).as_unit("ns").to_numpy())
     frequency = infer_frequency(ascending)
@@ -255,13 +263,16 @@ def _parts_of_years(days: pd.Series[Any]) -> list[pd.Series[Any]]:
     months = days.str.replace(r"^(\d{1,2})[-/. ]((?:19|20)\d\d)$", r"\2=\1", regex=True)
     months = months.str.replace(r"^((?:19|20)\d\d)[-/. ](\d{1,2})$", r"\1=\2", regex=True)
     quarters = days.str.replace(r"^[Qq]([1-4])[-/. ]?(\d{4})$", r"\2Q\1", regex=True)
-    starts = quarters.str.extract(r"^(?P<year>\d{4})[-/. ]?[Qq](?P<quarter>[1-4])$")
-    first_months = (pd.to_numeric(starts["quarter"]) * 3 - 2).astype("Int64").astype(str)
+    quarters = quarters.str.replace(
+        r"^(\d{4})[-/. ]?[Qq]([1-4])$",
+        lambda match: f"{match[1]}={3 * int(match[2]) - 2}",
+        regex=True,
+    )
     weeks = days.str.replace(r"^(?:W|KW)\s?(\d{1,2})[-/. ](\d{4})$", r"\2W\1", regex=True)
     weeks = weeks.str.replace(r"^(\d{4})[-/. ]?(?:W|KW)\s?(\d{1,2})$", r"\1W\2W1", regex=True)
     weeks = weeks.str.replace(r"^(\d{4})-W(\d{2})-([1-7])$", r"\1W\2W\3", regex=True)
     return [
         *_readings(months, "%Y=%m"),
-        *_readings(starts["year"] + "=" + first_months, "%Y=%m"),
+        *_readings(quarters, "%Y=%m"),
         *_readings(weeks, "%GW%VW%u"),
     ]

@@ -392,7 +392,7 @@ def _refuse_times_unread(
 
 
 def _is_numeric(column: pd.Series[Any]) -> bool:
-    if column.dtype != object:
+    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
         return pd.api.types.is_numeric_dtype(column)
     return pd.to_numeric(column, errors="coerce").notna().sum() == column.notna().sum()
 
