@@ -16,6 +16,8 @@ Stamps = npt.NDArray[np.datetime64]
 
 Unit = Literal["ns", "us", "ms", "s", "min", "h", "D", "B", "W", "M", "Q", "Y"]
 
+FIRST_YEAR, LAST_YEAR = 1678, 2260
+"""That 64-bit nanoseconds can tell."""
 NUM_FEATURES = 6
 
 _NANOSECONDS = {
@@ -183,7 +185,7 @@ def check_reach(start: np.datetime64, frequency: Frequency, first: int, end: int
     earliest, latest = (
         year + steps * step // (365 * _DAY) for steps in (min(first, 0), max(end, 0))
     )
-    if earliest < 1678 or latest > 2260:
+    if earliest < FIRST_YEAR or latest > LAST_YEAR:
         raise DataError(
             f"time stamps from {start.astype('datetime64[s]')} at frequency {frequency.name!r} leave "
             "the years 1678 to 2260; shorten the horizon, or give whole numbers instead of dates"

@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from llamacast.data.calendar import infer_frequency, step_numbers
-
-FIRST_YEAR, LAST_YEAR = 1678, 2260
+from llamacast.data.calendar import FIRST_YEAR, LAST_YEAR, infer_frequency, step_numbers
 
 _CLOCK_BEFORE = r"[T ][\d:.,]+"
 _OFFSET = r"(?:Z|[+-]\d\d(?::?\d\d)?)"

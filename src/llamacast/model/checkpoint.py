@@ -25,9 +25,8 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TRAINING_FILE = "training.json"
 # Numbers that configurations written before they were thought of do not name: none.
-LATER_FIELDS = frozenset({"num_covariates", "num_told_seasons"})
 # In the order in which tokens hold them.
-INPUTS_ADDED = ("num_told_seasons", "num_covariates")
+LATER_FIELDS = ("num_told_seasons", "num_covariates")
 Network = LagLlama | Cria
 
 
@@ -67,7 +66,7 @@ def load(directory: Path) -> Network:
 def digest(model: Network) -> str:
     """A short text that tells a network, its weights and its configuration, from any other."""
     told = repr(model.config)
-    for name in sorted(LATER_FIELDS):
+    for name in LATER_FIELDS:
         told = told.replace(f", {name}=0", "")
     found = hashlib.blake2b(told.encode(), digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
@@ -78,8 +77,8 @@ def digest(model: Network) -> str:
 def widened(network: Network, config: NetworkConfig) -> Network:
     """The network with the further inputs of `config`, behind the others, whose weights are nothing
     yet: what it says stays the same."""
-    behind = [getattr(network.config, name, 0) for name in INPUTS_ADDED]
-    wanted = [getattr(config, name, 0) for name in INPUTS_ADDED]
+    behind = [getattr(network.config, name, 0) for name in LATER_FIELDS]
+    wanted = [getattr(config, name, 0) for name in LATER_FIELDS]
     grows = next(
         (n for n, pair in enumerate(zip(behind, wanted, strict=True)) if pair[0] != pair[1]), -1
     )
@@ -89,7 +88,7 @@ def widened(network: Network, config: NetworkConfig) -> Network:
     for name, weight in found.state_dict().items():
         if name.startswith("transformer.embed.") and weight.shape != own[name].shape:
             own[name] = functional.pad(own[name], (0, weight.shape[1] - own[name].shape[1]))
-        elif name.startswith("slopes."):
+        elif name not in own:
             own[name] = torch.zeros_like(weight)
     found.load_state_dict(own)
     return found.eval()
@@ -171,7 +170,7 @@ def read_config(path: Path) -> NetworkConfig:
         kinds = ", ".join(map(repr, ARCHITECTURES))
         raise CheckpointError(f"{path}: architecture is {architecture!r}, none of {kinds}")
     known = {field.name for field in dataclasses.fields(kind)}
-    fields = {**dict.fromkeys(known & LATER_FIELDS, 0), **fields}
+    fields = {**dict.fromkeys(known.intersection(LATER_FIELDS), 0), **fields}
     if fields.keys() != known:
         odd = ", ".join(sorted(fields.keys() ^ known))
         raise CheckpointError(f"{path}: fields missing or unknown: {odd}")
