@@ -34,6 +34,7 @@ from llamacast.data.synthetic.linear import (
 )
 from llamacast.data.synthetic.mixup import mixup, usable
 from llamacast.data.synthetic.seasonal import calendar_season, look_up, profiles
+from llamacast.data.synthetic.steady import _seasons as seasons_of_steady
 from llamacast.data.synthetic.stochastic import mean_reversion
 from llamacast.forecast import DataError
 
@@ -48,7 +49,7 @@ def rng():
 
 @pytest.fixture(scope="module")
 def many():
-    return synthesise(1200, seed=3, longest=700, real=REAL)
+    return synthesise(1300, seed=3, longest=700, real=REAL)
 
 
 def axes_of(frequency, num_series, length, start="2024-01-01"):
@@ -66,7 +67,7 @@ def test_same_seed_same_numbers():
 
 
 def test_families_share_evenly(many):
-    assert set(Counter(one.family for one in many).values()) == {1200 // len(FAMILIES)}
+    assert set(Counter(one.family for one in many).values()) == {1300 // len(FAMILIES)}
     assert list(dict.fromkeys(one.family for one in many)) == list(FAMILIES)
     counts = Counter(one.family for one in synthesise(25, 0, 100))
     assert set(counts) == set(MADE_UP)
@@ -249,6 +250,27 @@ def test_markov_chains_stay_as_long_as_they_should(rng):
     assert set(np.unique(states)) == {0, 1}
     # Half of those that leave come back to where they were.
     assert (states[:, 1:] == states[:, :-1]).mean() == pytest.approx(0.95, abs=0.01)
+
+
+def test_of_steady_series_the_mean_of_seasons_tells_more_than_the_last(rng):
+    better = []
+    for values in FAMILIES["steady"](rng, axes_of("QS", 200, 200)):
+        centred = values - values.mean()
+        period = 2 + max(range(59), key=lambda n: centred[n + 2 :] @ centred[: -n - 2])
+        num_seasons = min(4, len(values) // period - 1)
+        first = num_seasons * period
+        seasons = [values[first - n * period : -n * period] for n in range(1, num_seasons + 1)]
+        errors = [np.abs(values[first:] - one).mean() for one in (seasons[0], np.mean(seasons, 0))]
+        better.append(errors[1] < errors[0])
+    assert np.mean(better) > 0.85
+
+
+def test_seasons_of_steady_series_are_all_of_one_size_or_none(rng):
+    axes = draw_axes(rng, 100, 400)
+    rows = zip(seasons_of_steady(rng, axes), axes.lengths, strict=True)
+    sizes = np.array([row[:length].std() for row, length in rows])
+    np.testing.assert_allclose(sizes[sizes > 0], 1.0)
+    assert 0.7 < (sizes > 0).mean() < 1
 
 
 def test_counts_are_whole_and_many_are_zero(many):

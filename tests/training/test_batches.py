@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llamacast.data.calendar import parse_frequency
+from llamacast.data.synthetic import FAMILIES
 from llamacast.training.batches import Batches
 from llamacast.training.config import AggregateConfig, GroupConfig, SyntheticConfig
 from tests.training.small_run import CPU, NOTHING, SMALL, SMALL_CRIA, config
@@ -120,6 +121,21 @@ def test_synthetic_series_join_in_their_share(corpus):
     assert made.sum() == pytest.approx(0.3)
     again = Batches(corpus, plan, CPU)
     assert all(torch.equal(batches.at(7)[name], part) for name, part in again.at(7).items())
+
+
+def test_families_of_synthetic_series_are_drawn_by_their_weights(corpus):
+    weights = {"steady": 3.0, "growth": 0.0}
+    plan = config(synthetic=SyntheticConfig(share=0.3, num_series=120, weights=weights))
+    batches = Batches(corpus, plan, CPU)
+    made = np.split(batches._chances[16][corpus.num_series :], 12)  # as many of each
+    shares = dict(zip([name for name in FAMILIES if name != "mixup"], made, strict=True))
+    assert shares["growth"].sum() == 0
+    # 12 families, less one, and two more of another.
+    assert shares["steady"].sum() == pytest.approx(0.3 * 3 / 13, rel=0.01)
+    with pytest.raises(ValueError, match="there is no family 'mixup'; there are gaussian_process"):
+        SyntheticConfig(weights={"mixup": 1.0})
+    with pytest.raises(ValueError, match="negative"):
+        SyntheticConfig(weights={"steady": -1.0})
 
 
 def test_a_batch_of_patches_is_told_by_its_step_and_shared(corpus):

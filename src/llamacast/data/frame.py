@@ -23,7 +23,7 @@ from llamacast.data.dates import (
     read_dates,
     without_offsets,
 )
-from llamacast.data.panel import Columns, Panel, Rows, lay_out, step_numbers_beside
+from llamacast.data.panel import Columns, Largest, Panel, Rows, lay_out, step_numbers_beside
 from llamacast.data.tables import ID_NAMES, TIME_NAMES, Table, as_frame
 from llamacast.forecast import DataError
 
@@ -70,6 +70,7 @@ def read_panel(
     future_frame: pd.DataFrame | str | os.PathLike[str] | None = None,
     holidays: str | None = None,
     horizon: int | None = None,
+    largest: Largest | None = None,
 ) -> Panel:
     """Check a table and lay each of its series on a regular time axis.
 
@@ -78,6 +79,7 @@ def read_panel(
     files are understood. Rows may be in any order; steps without a row become missing. A `Panel` is
     checked already and comes back as it is. `covariates`, `future_frame` and `holidays` (see
     `ColumnNames`) are laid beside the values, as far as a forecast of `horizon` steps needs them.
+    A table that would become more than the `largest` panel is refused.
 
     Raises:
         DataError: names the file, column, series or row that cannot be used, and how to mend it.
@@ -112,7 +114,7 @@ def read_panel(
         time="ds" if time is None else time,
         target="y" if wide else str(targets[0]),
     )
-    panel = lay_out(_to_rows(frame, identifier, time, targets, given), columns, given)
+    panel = lay_out(_to_rows(frame, identifier, time, targets, given), columns, given, largest)
     if group_column is not None:
         panel = replace(panel, groups=_groups(frame, columns, panel, group_column))
     asked = _asked(frame, columns, covariates, future, holidays)

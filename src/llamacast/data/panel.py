@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,18 +29,14 @@ LEAST_STRAY_STEPS = 1_000
 span it is, comes from a wrong date; rows that are few but honest lie scattered."""
 
 
-_most: ContextVar[tuple[int, int] | None] = ContextVar("most", default=None)
+@dataclass(frozen=True)
+class Largest:
+    """How much a table may become. It is refused before it is laid out: of strangers' tables, a few
+    rows may span many steps."""
 
-
-@contextmanager
-def at_most(series: int, steps: int) -> Iterator[None]:
-    """Within it, tables that would become more are refused before they are laid out: for tables of
-    strangers, a few of whose rows may span many steps. Steps are counted over all series."""
-    token = _most.set((series, steps))
-    try:
-        yield
-    finally:
-        _most.reset(token)
+    series: int
+    points: int
+    """Steps, those that are missing counted, over all series."""
 
 
 @dataclass(frozen=True)
@@ -221,15 +215,17 @@ class Rows:
     """Time zone of the user's stamps."""
 
 
-def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
+def lay_out(
+    rows: Rows, columns: Columns, given: Frequency | None, largest: Largest | None = None
+) -> Panel:
     """Lay each series on a regular time axis; steps without a row become missing.
 
     Raises:
         DataError: names the series and the row that do not fit, and how to mend them; or tells that the
-            table is beyond `at_most`.
+            panel would be beyond the largest.
     """
     codes, distinct = pd.factorize(rows.ids)
-    _refuse_many(len(distinct), len(codes))
+    _refuse_many(len(distinct), len(codes), largest)
     ids = distinct.tolist()
     order = np.lexsort((rows.steps, codes))
     codes, steps, target = codes[order], rows.steps[order], rows.target[order]
@@ -238,7 +234,7 @@ def lay_out(rows: Rows, columns: Columns, given: Frequency | None) -> Panel:
     _refuse_duplicates(steps, codes, ids, columns, rows.zone)
     frequency, size, numbers = _number_steps(steps, codes, ids, bounds, columns, given)
     lengths = numbers[bounds[1:] - 1] + 1.0  # whole numbers of 64 bits could not be added up
-    _refuse_many(len(ids), int(lengths.sum()))
+    _refuse_many(len(ids), int(lengths.sum()), largest)
     values, axes = [], []
     for number, identifier in enumerate(ids):
         part = slice(bounds[number], bounds[number + 1])
@@ -315,18 +311,17 @@ def _number_steps(
     return None, size, (steps - np.repeat(steps[bounds[:-1]], np.diff(bounds))) // size
 
 
-def _refuse_many(series: int, steps: int) -> None:
-    most = _most.get()
-    if most is None:
+def _refuse_many(series: int, points: int, largest: Largest | None) -> None:
+    if largest is None:
         return
-    if series > most[0]:
+    if series > largest.series:
         raise DataError(
-            f"the table has {series} series, and may have {most[0]}; give them in several tables"
+            f"the table has {series} series, and may have {largest.series}; give them in several tables"
         )
-    if steps > most[1]:
+    if points > largest.points:
         raise DataError(
-            f"the table has {steps} values, those of missing steps counted, and may have {most[1]}; "
-            "leave series out, or name a longer frequency"
+            f"the table has {points} values, those of missing steps counted, and may have "
+            f"{largest.points}; leave series out, or name a longer frequency"
         )
 
 

@@ -21,6 +21,9 @@ from llamacast.training.loop import Batch
 from llamacast.training.masking import as_patch_batch
 from llamacast.training.windows import CorpusOnDevice, CutWindows
 
+# Before the names of data sets that are made up.
+_FAMILY = "synthetic "
+
 
 class Batches:
     """Batches by number, cut on the device: each process makes all of a batch and takes its rows.
@@ -40,9 +43,10 @@ class Batches:
             if made is not None:
                 self.made.append((made, share, _like_their_origins(config.mixture, made)))
         if config.synthetic.share:
-            evenly = Mixture(points_exponent=0.0)
             synthetic = _synthesise(config.synthetic, config.seed)
-            self.made.append((synthetic, config.synthetic.share, evenly))
+            weights = {_FAMILY + name: weight for name, weight in config.synthetic.weights.items()}
+            mixture = Mixture(points_exponent=0.0, weights=weights)
+            self.made.append((synthetic, config.synthetic.share, mixture))
         whole = corpus
         for one, _, _ in self.made:
             whole = whole.join(one)
@@ -172,7 +176,7 @@ def _synthesise(config: SyntheticConfig, seed: int) -> Corpus:
     families = dict.fromkeys(series.family for series in made)
     return join(
         DataSet(
-            f"synthetic {family}",
+            _FAMILY + family,
             [str(n) for n, series in enumerate(made) if series.family == family],
             [series.values for series in made if series.family == family],
             np.array([series.start for series in made if series.family == family]),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from llamacast.data.corpora import HoldOut, Mixture
+from llamacast.data.synthetic import FAMILIES
 from llamacast.model.config import NetworkConfig, lag_llama
 from llamacast.training.augment import AugmentConfig
 from llamacast.training.loop import LoopConfig
@@ -63,10 +64,20 @@ class SyntheticConfig:
     share: float = 0.0
     """Share of windows that come from them, in [0, 1)."""
     num_series: int = 6000
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How often families are drawn, by name; 1 for those that are not named."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.share < 1.0 or self.num_series < 1:
             raise ValueError("share must be in [0, 1), num_series positive")
+        made = [name for name in FAMILIES if name != "mixup"]
+        unknown = sorted(self.weights.keys() - set(made))
+        if unknown:
+            raise ValueError(
+                f"weights: there is no family {unknown[0]!r}; there are {', '.join(made)}"
+            )
+        if self.weights and min(self.weights.values()) < 0:
+            raise ValueError("weights must not be negative")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from llamacast.data.synthetic.draws import (
     log_uniform,
     standardise,
 )
-from llamacast.data.synthetic.seasonal import draw_periods
+from llamacast.data.synthetic.seasonal import whole_seasons
 
 MOST_LAGS = 4
 BURN_IN = 300
-LONGEST_SEASON = 400
 
 
 def arima(rng: Rng, axes: Axes) -> Rows:
@@ -35,19 +34,13 @@ def arima(rng: Rng, axes: Axes) -> Rows:
     shocks = heavy_noise(rng, (num_series, num_steps + BURN_IN))
     moving = moving_average(shocks, -_random_coefficients(rng, num_series))
     values = autoregression(moving, _random_coefficients(rng, num_series))
-    seasons = _whole_seasons(rng, axes)
+    seasons = whole_seasons(rng, axes)
     strength = np.where(chance(rng, 0.5, num_series), rng.uniform(0.3, 0.95, num_series), 0.0)
     values = seasonal_autoregression(values, seasons, np.where(seasons > 1, strength, 0.0))
     values = standardise(values[:, BURN_IN:], axes.lengths)
     order = column(rng.choice(3, size=num_series, p=[0.5, 0.4, 0.1]))
     once = np.cumsum(values, axis=1)
     return np.select([order == 0, order == 1], [values, once], np.cumsum(once, axis=1))
-
-
-def _whole_seasons(rng: Rng, axes: Axes) -> Integers:
-    """A whole number of steps for each series; 1, which is none, where the season is too long."""
-    periods = np.rint(draw_periods(rng, axes)).astype(np.int64)
-    return np.where(periods > np.minimum(LONGEST_SEASON, axes.lengths), 1, periods)
 
 
 def _random_coefficients(rng: Rng, num_series: int) -> Rows:
@@ -148,7 +141,7 @@ def ets(rng: Rng, axes: Axes) -> Rows:
 
 def _draw_smoothing(rng: Rng, axes: Axes) -> _Smoothing:
     num_series = axes.num_series
-    seasons = _whole_seasons(rng, axes)
+    seasons = whole_seasons(rng, axes)
     season = rng.standard_normal((num_series, int(seasons.max())))
     season *= column(log_uniform(rng, 0.1, 1, num_series) * (seasons > 1))
     multiplied = chance(rng, 0.4, num_series)

@@ -21,6 +21,7 @@ from llamacast.data.synthetic.linear import arima, ets
 from llamacast.data.synthetic.mixup import FEWEST_OBSERVED, mixup, usable
 from llamacast.data.synthetic.operations import operations
 from llamacast.data.synthetic.seasonal import seasonal_trend
+from llamacast.data.synthetic.steady import steady
 from llamacast.data.synthetic.stochastic import ornstein_uhlenbeck, random_walk
 from llamacast.forecast import DataError
 
@@ -37,12 +38,17 @@ FAMILIES: dict[str, Callable[..., Rows]] = {
     "growth": growth,
     "causal": causal,
     "chaotic": chaotic,
+    "steady": steady,
 }
 """What makes each family: a function of a generator and axes (`mixup`: and real series) to rows,
 `(series, step)`, of which each series' own length counts."""
 
 # Frequencies of families that are not found at all of them; of the others, `axes.SHARES`.
 FREQUENCIES = {
+    "steady": {
+        **{"10s": 0.01, "min": 0.02, "5min": 0.03, "15min": 0.05, "30min": 0.05, "h": 0.15},
+        **{"D": 0.25, "B": 0.05, "W": 0.15, "MS": 0.15, "QS": 0.06, "YS": 0.03},
+    },
     "random_walk": {"min": 0.2, "5min": 0.05, "h": 0.05, "D": 0.15, "B": 0.4, "W": 0.1, "MS": 0.05},
     "intermittent": {"15min": 0.05, "h": 0.25, "D": 0.35, "B": 0.05, "W": 0.2, "MS": 0.1},
     "operations": {

@@ -7,6 +7,7 @@ import numpy as np
 from llamacast.data.synthetic.axes import Axes, Span
 from llamacast.data.synthetic.draws import (
     Flags,
+    Integers,
     Rng,
     Rows,
     chance,
@@ -19,6 +20,8 @@ from llamacast.data.synthetic.draws import (
 
 GRID = 1008
 """Points at which the profile of a span is tabled; days, weeks and years divide it evenly."""
+
+LONGEST_WHOLE_SEASON = 400
 
 # How often a span that a series is long enough for has a profile of its own.
 _PRESENCE: dict[Span, float] = {"minute": 0.1, "hour": 0.2, "day": 0.9, "week": 0.75, "year": 0.6}
@@ -186,3 +189,9 @@ def draw_periods(rng: Rng, axes: Axes) -> Rows:
     chosen = periods[np.arange(axes.num_series), score.argmax(axis=1)]
     anything = np.exp(rng.uniform(np.log(4), np.log(np.maximum(axes.lengths / 2, 5))))
     return np.where(shown.any(axis=1), chosen, anything)
+
+
+def whole_seasons(rng: Rng, axes: Axes) -> Integers:
+    """A whole number of steps for each series; 1, which is none, where the season is too long."""
+    periods = np.rint(draw_periods(rng, axes)).astype(np.int64)
+    return np.where(periods > np.minimum(LONGEST_WHOLE_SEASON, axes.lengths), 1, periods)

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from llamacast.data.frame import read_panel
-from llamacast.data.panel import Panel, at_most
+from llamacast.data.panel import Largest, Panel
 from llamacast.data.tables import read_csv_text
 from llamacast.data.windows import SHORTEST_HISTORY
 from llamacast.evaluation.backtest import Settled, backtest
@@ -95,15 +95,15 @@ def read_table(asked: TableRequest, limits: Limits) -> Panel:
     _check_text(asked, limits)
     try:
         frame = read_csv_text(asked.csv, asked.id_column or None)
-        with at_most(limits.series, limits.points):
-            return read_panel(
-                frame,
-                horizon=asked.horizon,
-                id_column=asked.id_column or None,
-                time_column=asked.time_column or None,
-                target_column=asked.target_column or None,
-                frequency=asked.frequency or None,
-            )
+        return read_panel(
+            frame,
+            horizon=asked.horizon,
+            id_column=asked.id_column or None,
+            time_column=asked.time_column or None,
+            target_column=asked.target_column or None,
+            frequency=asked.frequency or None,
+            largest=Largest(limits.series, limits.points),
+        )
     except DataError as error:
         raise ServiceError(422, str(error), "csv") from error
 
