@@ -16,6 +16,8 @@ from tests.model.test_cria import network, series
 
 SMALL = LagLlamaConfig(num_layers=1, num_heads=2, head_width=4, feedforward_width=8)
 
+OLDER_CRIA = dataclasses.replace(SMALL_CRIA, num_told_seasons=0, tells_spreads=False)
+
 
 @pytest.fixture
 def saved(tmp_path):
@@ -45,8 +47,7 @@ def test_a_mean_lies_between_its_parts_in_their_shares(saved):
 
 
 def test_inputs_that_are_added_weigh_nothing_yet():
-    plain = dataclasses.replace(SMALL_CRIA, num_told_seasons=0)
-    before = network(plain)
+    before = network(OLDER_CRIA)
     after = checkpoint.widened(before, SMALL_CRIA)
     assert after.config == SMALL_CRIA
     values = series(2, 64)
@@ -59,10 +60,10 @@ def test_inputs_that_are_added_weigh_nothing_yet():
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_configurations_from_before_seasons_were_told_are_read(tmp_path):
-    before = network(dataclasses.replace(SMALL_CRIA, num_told_seasons=0))
+def test_configurations_from_before_these_inputs_are_read(tmp_path):
+    before = network(OLDER_CRIA)
     checkpoint.save(before, tmp_path)
-    edit_config(tmp_path, num_told_seasons="gone", num_covariates="gone")
+    edit_config(tmp_path, **dict.fromkeys(checkpoint.LATER_FIELDS, "gone"))
     found = checkpoint.load(tmp_path)
     assert found.config == before.config
     assert checkpoint.digest(found) == checkpoint.digest(before)

@@ -18,6 +18,7 @@ SMALL = dataclasses.replace(
     patch_length=8,
     frame_patches=4,
     num_told_seasons=2,
+    tells_spreads=True,
 )
 NO_SEASONS = torch.zeros(1, 2, dtype=torch.long)
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import itertools
+import warnings
+
+import numpy as np
 import torch
 
 from llamacast.model.frames import make_frames
 from llamacast.model.periods import Periods
-from llamacast.model.seasons import gather_seasons
+from llamacast.model.seasons import FEWEST_FREE, gather_seasons
 from tests.model.test_frames import CONFIG, series
 
 
@@ -57,3 +61,55 @@ def test_seasons_grow_as_their_means_did():
     assert found.grown_seen[0, -1, :, 0].all()
     assert not found.grown_seen[..., 1].any()
     assert not found.grown_seen[0, :5].any()  # two whole periods are needed
+
+
+def test_spreads_are_those_of_a_plain_analysis_of_variance():
+    values, observed = series()
+    observed[:, 30:41] = False
+    values = values.masked_fill(~observed, 0.0)
+    lengths = torch.tensor([[5, 9], [12, 0], [3, 20]])
+    frames = make_frames(values, observed, CONFIG)
+    found = gather_seasons(values, observed, frames, everywhere(lengths), CONFIG)
+    num_told = 0
+    for row, token in itertools.product(range(3), range(12)):
+        last = int(frames.last_step[row, token])
+        for number, period in enumerate(lengths[row].tolist()):
+            table = np.full((4, CONFIG.num_seasons), np.nan)
+            for step in range(4 if period else 0):
+                target = (token + 1) * 4 + step
+                back = [place for place in range(target, -1, -period) if place <= last]
+                for season, place in enumerate(back[: CONFIG.num_seasons]):
+                    if observed[row, place]:
+                        table[step, season] = values[row, place] / frames.scale[row, token]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing
+                apart = table - np.nanmean(table, axis=1, keepdims=True)
+                levelled = apart - np.nanmean(apart, axis=0, keepdims=True)
+            count = (~np.isnan(table)).sum(axis=1)
+            free = np.maximum(count - 1, 0).sum()
+            left = free - max((~np.isnan(table)).any(axis=0).sum() - 1, 0)
+            known = bool(left >= FEWEST_FREE)
+            num_told += known
+            assert found.spread_seen[row, token, number] == known
+            expected = [np.nansum(apart**2) / max(free, 1), np.nansum(levelled**2) / max(left, 1)]
+            torch.testing.assert_close(
+                found.spread[row, token, number].double(),
+                torch.tensor(np.sqrt(expected) * known),
+                rtol=1e-4,
+                atol=1e-5,
+            )
+    assert num_told > 10
+
+
+def test_seasons_that_repeat_lie_together_and_noise_sets_them_apart():
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.arange(48)
+    noise = torch.tensor([[0.0], [0.1], [0.4]]) * torch.randn(3, 48, generator=generator)
+    values = torch.sin(2 * torch.pi * steps / 8) + noise
+    observed = torch.ones(3, 48, dtype=torch.bool)
+    frames, lengths = make_frames(values, observed, CONFIG), torch.tensor([[8, 0]] * 3)
+    found = gather_seasons(values, observed, frames, everywhere(lengths), CONFIG)
+    spread = (found.spread[..., 0, 0] * frames.scale)[:, -4:].mean(dim=1)
+    torch.testing.assert_close(spread, torch.tensor([0.0, 0.1, 0.4]), rtol=0.35, atol=1e-5)
+    assert not found.spread[:, :2].any()  # one season, as yet
+    assert not found.spread_seen[..., 1].any()

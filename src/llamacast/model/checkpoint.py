@@ -24,9 +24,13 @@ from llamacast.model.lag_llama import LagLlama
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TRAINING_FILE = "training.json"
-# Numbers that configurations written before they were thought of do not name: none.
-# In the order in which tokens hold them.
-LATER_FIELDS = ("num_told_seasons", "num_covariates")
+# What configurations written before it was thought of do not name, and then have none of. In the
+# order in which tokens hold it.
+LATER_FIELDS: dict[str, Any] = {
+    "num_told_seasons": 0,
+    "tells_spreads": False,
+    "num_covariates": 0,
+}
 Network = LagLlama | Cria
 
 
@@ -66,8 +70,8 @@ def load(directory: Path) -> Network:
 def digest(model: Network) -> str:
     """A short text that tells a network, its weights and its configuration, from any other."""
     told = repr(model.config)
-    for name in LATER_FIELDS:
-        told = told.replace(f", {name}=0", "")
+    for name, none in LATER_FIELDS.items():
+        told = told.replace(f", {name}={none}", "")
     found = hashlib.blake2b(told.encode(), digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
         found.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
@@ -77,8 +81,8 @@ def digest(model: Network) -> str:
 def widened(network: Network, config: NetworkConfig) -> Network:
     """The network with the further inputs of `config`, behind the others, whose weights are nothing
     yet: what it says stays the same."""
-    behind = [getattr(network.config, name, 0) for name in LATER_FIELDS]
-    wanted = [getattr(config, name, 0) for name in LATER_FIELDS]
+    behind = [getattr(network.config, name, none) for name, none in LATER_FIELDS.items()]
+    wanted = [getattr(config, name, none) for name, none in LATER_FIELDS.items()]
     grows = next(
         (n for n, pair in enumerate(zip(behind, wanted, strict=True)) if pair[0] != pair[1]), -1
     )
@@ -170,7 +174,8 @@ def read_config(path: Path) -> NetworkConfig:
         kinds = ", ".join(map(repr, ARCHITECTURES))
         raise CheckpointError(f"{path}: architecture is {architecture!r}, none of {kinds}")
     known = {field.name for field in dataclasses.fields(kind)}
-    fields = {**dict.fromkeys(known.intersection(LATER_FIELDS), 0), **fields}
+    none = {name: one for name, one in LATER_FIELDS.items() if name in known}
+    fields = {**none, **fields}
     if fields.keys() != known:
         odd = ", ".join(sorted(fields.keys() ^ known))
         raise CheckpointError(f"{path}: fields missing or unknown: {odd}")

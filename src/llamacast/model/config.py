@@ -194,6 +194,9 @@ class CriaConfig:
     num_told_seasons: int = 0
     """Periods that the calendar suggests, told to tokens as numbers, too: what comes after twenty
     hours is not what comes after twenty years. At most 2; the packaged weights are told none."""
+    tells_spreads: bool = False
+    """Whether tokens are told how far apart the seasons lie that they average: how wide a forecast
+    must be that follows them."""
     num_covariates: int = 0
     """Numbers that are known of each step beside its value, which tokens hold of their own
     steps and of those to be predicted."""

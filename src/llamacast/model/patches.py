@@ -17,6 +17,9 @@ from llamacast.model.seasons import SeasonalLags
 
 NUM_SCALARS = 10
 NUM_OF_TOLD_SEASON = 3
+NUM_OF_SPREAD = 3
+# Spreads are told by their logarithm; below this share of the movement there is none.
+SMALLEST_SPREAD = 1e-3
 
 
 def to_patches(
@@ -49,6 +52,7 @@ def num_features(config: CriaConfig) -> int:
     """Width of a token."""
     length, periods = config.patch_length, config.num_periods
     beside = NUM_OF_TOLD_SEASON * config.num_told_seasons + 2 * length * config.num_covariates
+    beside += NUM_OF_SPREAD * periods * config.tells_spreads
     return 3 * length + length * periods * 6 + 4 * periods + NUM_SCALARS + beside
 
 
@@ -62,9 +66,9 @@ def make_patch_tokens(
     config: CriaConfig,
     covariates: Float[Tensor, "series longer covariate"] | None = None,
 ) -> Float[Tensor, "series token feature"]:
-    """Join what a token holds: its patch, seasonal lags of the next, periods, a few scalars, what the
-    calendar suggests (periods in steps, 0 for none); and covariates of its own steps and of the next
-    patch's, until which they are told.
+    """Join what a token holds: its patch, seasonal lags of the next, periods, a few scalars; if it is
+    told, what the calendar suggests (periods in steps, 0 for none) and how far past seasons lie
+    apart; and covariates of its own steps and of the next patch's, until which they are told.
 
     A token with nothing observed holds the last patch that has something. Values are told twice, in
     the frame (where among all that was?) and from the last observed value in usual movements (what
@@ -93,6 +97,8 @@ def make_patch_tokens(
         (seasons.growth / unit).asinh(),
         _of_calendar(told_seasons[:, : config.num_told_seasons], frames),
     ]
+    if config.tells_spreads:
+        parts.append(_of_spreads(seasons, frames))
     if covariates is not None:
         per_patch = covariates.unflatten(1, (-1, config.patch_length)).flatten(2)
         parts += [per_patch[:, :-1], per_patch[:, 1:]]
@@ -111,6 +117,14 @@ def _of_calendar(
         [torch.ones_like(held), (length.log1p() / 5.0).expand_as(held), held / 3.0], 3
     )
     return (told * known.unsqueeze(3)).flatten(2)
+
+
+def _of_spreads(seasons: SeasonalLags, frames: Frames) -> Float[Tensor, "series token told"]:
+    """Of each period whether it is known how far its seasons lie apart, and how far, in movements."""
+    known = seasons.spread_seen.unsqueeze(3)
+    share = seasons.spread / frames.movement[..., None, None]
+    told = share.clamp(min=SMALLEST_SPREAD).log() / 3.0
+    return torch.cat([known.float(), told * known], dim=3).flatten(2)
 
 
 def _scalars(

@@ -14,6 +14,8 @@ from llamacast.model.periods import Periods
 
 # Growth goes on for so many periods; what lies beyond is the network's.
 MOST_GROWTH = 4
+# A spread is told from so many values more than means were taken of.
+FEWEST_FREE = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class SeasonalLags:
     grown_seen: Bool[Tensor, "series token step period"]
     growth: Float[Tensor, "series token period"]
     """What the mean of the last period is above that of the one before; 0 where not known."""
+    spread: Float[Tensor, "series token period 2"]
+    """How far, in deviations, past seasons lie from their mean at the steps that the token predicts:
+    as they are, and once each is moved to the same level; 0 where not known."""
+    spread_seen: Bool[Tensor, "series token period"]
+    """Where enough of two seasons is there."""
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> SeasonalLags:
         """The lags of some tokens of each row."""
@@ -65,9 +72,35 @@ def gather_seasons(
     grown_seen = latest_seen & growth_seen.unsqueeze(2)
     grown = latest + num_back.clamp(max=MOST_GROWTH) * growth.unsqueeze(2)
     mean = framed.sum(dim=4) / count.clamp(min=1)
+    spread, spread_seen = _spread((framed - mean.unsqueeze(4)) * seen, seen)
     return SeasonalLags(
-        latest, latest_seen, mean, count > 0, grown * grown_seen, grown_seen, growth
+        latest,
+        latest_seen,
+        mean,
+        count > 0,
+        grown * grown_seen,
+        grown_seen,
+        growth,
+        spread,
+        spread_seen,
     )
+
+
+def _spread(
+    apart: Float[Tensor, "series token step period season"],
+    seen: Bool[Tensor, "series token step period season"],
+) -> tuple[Float[Tensor, "series token period 2"], Bool[Tensor, "series token period"]]:
+    """Deviation of seasons from their mean at each step, with and without each season's own level, and
+    where there are values enough to tell it: an analysis of variance with one and two factors."""
+    count = seen.sum(dim=4)
+    free = (count - 1).clamp(min=0).sum(dim=2)
+    of_seasons = seen.sum(dim=2, keepdim=True)
+    level = apart.sum(dim=2, keepdim=True) / of_seasons.clamp(min=1)
+    taken = ((of_seasons > 0).sum(dim=4).squeeze(2) - 1).clamp(min=0)
+    both = torch.stack([apart, (apart - level) * seen], dim=-1).square().sum(dim=(2, 4))
+    left = torch.stack([free, free - taken], dim=-1).clamp(min=1)
+    known = free - taken >= FEWEST_FREE
+    return (both / left).sqrt() * known.unsqueeze(-1), known
 
 
 def _growth(

@@ -111,7 +111,8 @@ def _network(
         found = checkpoint.load(start_from)
         if isinstance(found.config, CriaConfig) and isinstance(config.model, CriaConfig):
             told = max(found.config.num_told_seasons, config.model.num_told_seasons)
-            wider = dataclasses.replace(found.config, num_told_seasons=told)
+            spreads = found.config.tells_spreads or config.model.tells_spreads
+            wider = dataclasses.replace(found.config, num_told_seasons=told, tells_spreads=spreads)
             found = checkpoint.widened(found, wider)
         return found, checkpoint.load_training(start_from).datasets
     network = checkpoint.make_network(config.model)
