@@ -152,6 +152,26 @@ def test_a_constant_too_large_for_round_steps_is_drawn(page):
         assert all(low <= tick <= high for tick in ticks)
 
 
+def test_on_a_phone_nothing_is_smaller_and_a_finger_points(browser, address):
+    context = browser.new_context(viewport={"width": 375, "height": 800}, has_touch=True)
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_function("document.querySelectorAll('#model option').length > 1")
+    page.click("#example")
+    page.click("#go")
+    page.wait_for_selector("#chart path.median", state="attached", timeout=60_000)
+    chart = page.locator("#chart").bounding_box()
+    assert float(page.get_attribute("#chart", "viewBox").split()[2]) == pytest.approx(
+        chart["width"]
+    )
+    page.locator("#chart").tap(position={"x": 0.9 * chart["width"], "y": 100})
+    assert "cria: median" in page.inner_text("#hover")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.set_viewport_size({"width": 700, "height": 800})
+    page.wait_for_function("document.querySelector('#chart').viewBox.baseVal.width > 500")
+    context.close()
+
+
 def test_it_is_light_and_dark(browser, address):
     grounds = []
     for scheme in ("light", "dark"):

@@ -31,8 +31,9 @@ NUM_PLAIN_ANCHORS, NUM_SEASONAL_ANCHORS = 5, 3
 LARGEST_LOG_SPREAD = 7.0
 # Errors beyond so many units count as their logarithm while training.
 ROBUST_UNITS = 5.0
-# The unit of the loss lies between a frame's scale and its movement: their geometric mean.
-SMALLEST_LOSS_UNIT = 0.03
+# The unit of the loss is at least so much of a frame's scale; what repeats exactly counts as if its
+# seasons were so many movements apart.
+SMALLEST_LOSS_UNIT, LEAST_APART = 0.03, 0.1
 
 
 class Projection(nn.Module):
@@ -213,9 +214,8 @@ class Cria(nn.Module):
         """Loss of each step after the first patch; it means nothing where nothing was observed.
 
         The network sees what is `shown` and is asked for all values. The loss is the mean
-        pinball loss over the levels, in the geometric mean of the frame's scale and movement, values
-        far from the predicted median as their logarithm: a monotone map, so the best quantiles stay
-        the best.
+        pinball loss over the levels, in the unit that `_loss_unit` tells, values far from the predicted
+        median as their logarithm: a monotone map, so the best quantiles stay the best.
         """
         length = self.config.patch_length
         window = self.window(values, shown, seasons, num_known, covariates, told_periods)
@@ -223,7 +223,7 @@ class Cria(nn.Module):
         predicted = self.quantiles(self.hidden(window), window.outlook)[:, :-1]
         following = functional.pad(values[:, length:], (0, length))
         targets = frames.to_frame(following.view(len(values), -1, length))[:, :-1]
-        unit = frames.movement.sqrt().clamp(min=SMALLEST_LOSS_UNIT)[:, :-1, None]
+        unit = _loss_unit(window.outlook)[:, :-1, None]
         median = predicted[..., len(self.config.levels) // 2].detach()
         target = _robust((targets - median) / unit)
         told = _robust((predicted - median.unsqueeze(-1)) / unit.unsqueeze(-1))
@@ -232,6 +232,16 @@ class Cria(nn.Module):
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw weights; quantiles begin about as wide as the series moves, around its anchors."""
         draw_weights(self, self.config.num_layers, ("head", "slopes"), generator)
+
+
+def _loss_unit(outlook: Outlook) -> Float[Tensor, "series token"]:
+    """The geometric mean of a frame's scale and of how far off a plain forecast is: one step's
+    movement, or how far seasons lie apart, if that is less. So that a series whose season repeats
+    counts as much as one that nothing foretells."""
+    movement, seasons = outlook.frames.movement, outlook.seasons
+    apart = seasons.spread[..., 1].masked_fill(~seasons.spread_seen, math.inf).amin(dim=2)
+    plain = apart.maximum(LEAST_APART * movement).minimum(movement)
+    return plain.sqrt().clamp(min=SMALLEST_LOSS_UNIT)
 
 
 def _robust(errors: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 // The page: a table goes to the service as it is, and what comes back is drawn.
 const at = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 960, HEIGHT = 352, LEFT = 64, RIGHT = 12, TOP = 12, BOTTOM = 34;
+const HEIGHT = 352, LEFT = 64, RIGHT = 12, TOP = 12, BOTTOM = 34, TIME_WIDTH = 150;
 let answer = null, cursor = -1;
 
 async function ask(path, body) {
@@ -128,10 +128,11 @@ function draw() {
   let low = Math.min(...all), high = Math.max(...all);
   if (low === high) { const reach = Math.max(1, Math.abs(low) * 1e-9); low -= reach; high += reach; }
   const pad = 0.05 * (high - low); low -= pad; high += pad;
-  const x = (step) => LEFT + (step / Math.max(1, count - 1)) * (WIDTH - LEFT - RIGHT);
+  // In the screen's own units, so that letters are as large on a phone.
+  const chart = at("chart"), width = Math.max(240, chart.getBoundingClientRect().width);
+  const x = (step) => LEFT + (step / Math.max(1, count - 1)) * (width - LEFT - RIGHT);
   const y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - BOTTOM);
-  const chart = at("chart");
-  chart.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+  chart.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   chart.replaceChildren();
   const add = (tag, attributes, text) => {
     const made = document.createElementNS(SVG, tag);
@@ -141,14 +142,15 @@ function draw() {
     return made;
   };
   for (const value of roundValues(low, high)) {
-    add("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) });
+    add("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) });
     add("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value));
   }
   const times = [...one.history_times, ...one.times];
   const label = (time) => time.replace(/T00:00:00.*$/, "").replace("T", " ").slice(0, 16);
-  for (let tick = 0; tick <= 4; tick++) {
-    const step = Math.round((tick / 4) * (count - 1));
-    add("text", { x: x(step), y: HEIGHT - 10, "text-anchor": tick === 0 ? "start" : tick === 4 ? "end" : "middle" }, label(times[step]));
+  const ticks = Math.max(1, Math.min(4, Math.floor((width - LEFT - RIGHT) / TIME_WIDTH)));
+  for (let tick = 0; tick <= ticks; tick++) {
+    const step = Math.round((tick / ticks) * (count - 1));
+    add("text", { x: x(step), y: HEIGHT - 10, "text-anchor": tick === 0 ? "start" : tick === ticks ? "end" : "middle" }, label(times[step]));
   }
   const line = (values, from) => {
     let path = "", open = false;
@@ -170,9 +172,9 @@ function draw() {
   });
   add("path", { class: "history", d: line(one.history, 0) });
   at("caption").textContent = `${one.name}: history, then the median and the 50, 80 and 95 % intervals of ${names.join(" (solid) and ")}${names.length > 1 ? " (dashed)" : ""}.`
-    + " Move over it, or use the arrow keys, for numbers.";
+    + " Point at it, or use the arrow keys, for numbers.";
   chart.cursor = add("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
-  chart.reach = { x, past, count, times, label };
+  chart.reach = { x, past, count, times, label, width };
   at("numbers").tHead.replaceChildren(row("th", ["time", ...names.flatMap((name) => [`${name} 10 %`, "median", "90 %"])]));
   at("numbers").tBodies[0].replaceChildren(...one.times.map((time, step) => row("td", [label(time),
     ...names.flatMap((name) => ["0.1", "0.5", "0.9"].map((level) => short(one.forecasts[name].quantiles[level][step])))])));
@@ -194,12 +196,13 @@ function point(step) {
   at("hover").textContent = `${label(times[step])}: ${told.join("; ")}`;
 }
 
-at("chart").addEventListener("mousemove", (event) => {
+for (const name of ["pointermove", "pointerdown"]) at("chart").addEventListener(name, (event) => {
   if (!answer) return;
-  const box = at("chart").getBoundingClientRect(), { count } = at("chart").reach;
-  const place = ((event.clientX - box.left) / box.width) * WIDTH;
-  point(Math.max(0, Math.min(count - 1, Math.round(((place - LEFT) / (WIDTH - LEFT - RIGHT)) * (count - 1)))));
+  const box = at("chart").getBoundingClientRect(), { count, width } = at("chart").reach;
+  const place = ((event.clientX - box.left) / box.width) * width;
+  point(Math.max(0, Math.min(count - 1, Math.round(((place - LEFT) / (width - LEFT - RIGHT)) * (count - 1)))));
 });
+window.addEventListener("resize", () => { if (answer) draw(); });
 at("chart").addEventListener("keydown", (event) => {
   if (!answer) return;
   const { past, count } = at("chart").reach, from = cursor < 0 ? past : cursor;
