@@ -60,6 +60,14 @@ def test_inputs_that_are_added_weigh_nothing_yet():
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_weights_of_before_and_after_are_averaged():
+    before, after = network(OLDER_CRIA, seed=1), network(seed=2)
+    mean = checkpoint.average([before, after], [1, 1])
+    same = checkpoint.average([checkpoint.widened(before, SMALL_CRIA), after], [1, 1])
+    assert mean.config == SMALL_CRIA
+    assert checkpoint.digest(mean) == checkpoint.digest(same)
+
+
 def test_configurations_from_before_these_inputs_are_read(tmp_path):
     before = network(OLDER_CRIA)
     checkpoint.save(before, tmp_path)

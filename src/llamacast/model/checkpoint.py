@@ -99,11 +99,15 @@ def widened(network: Network, config: NetworkConfig) -> Network:
 
 
 def average(networks: Sequence[Network], shares: Sequence[float]) -> Network:
-    """The network whose weights are means of others', each in its share.
+    """The network whose weights are means of others', each in its share. Inputs that some do not
+    know weigh nothing there (see `widened`).
 
     Raises:
-        CheckpointError: if they are not of one configuration, or shares are not above 0.
+        CheckpointError: if they are otherwise not of one configuration, or shares are not above 0.
     """
+    shared = [name for name in LATER_FIELDS if all(hasattr(one.config, name) for one in networks)]
+    inputs = {name: max(getattr(one.config, name) for one in networks) for name in shared}
+    networks = [widened(one, dataclasses.replace(one.config, **inputs)) for one in networks]
     first = networks[0]
     if any(one.config != first.config for one in networks):
         raise CheckpointError("only networks of one configuration can be averaged")
