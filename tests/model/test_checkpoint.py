@@ -46,15 +46,25 @@ def test_a_mean_lies_between_its_parts_in_their_shares(saved):
     assert all(map(torch.equal, same.state_dict().values(), first.state_dict().values()))
 
 
-def test_inputs_that_are_added_weigh_nothing_yet():
-    before = network(OLDER_CRIA)
-    after = checkpoint.widened(before, SMALL_CRIA)
-    assert after.config == SMALL_CRIA
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"num_told_seasons": 0, "tells_spreads": False},
+        {"num_told_seasons": 1, "tells_spreads": False},
+        {"num_told_seasons": 0, "num_covariates": 2},
+    ],
+)
+def test_inputs_that_are_added_weigh_nothing_yet(before):
+    before = network(dataclasses.replace(SMALL_CRIA, **before))
+    wider = dataclasses.replace(SMALL_CRIA, num_covariates=before.config.num_covariates)
+    after = checkpoint.widened(before, wider)
+    assert after.config == wider
     values = series(2, 64)
+    beside = torch.randn(2, 72, 2) if wider.num_covariates else None
     seasons, known = torch.tensor([[12, 0], [0, 0]]), torch.tensor([8, 8])
     with torch.no_grad():
         one, other = (
-            model.hidden(model.window(values, torch.ones_like(values) > 0, seasons, known))
+            model.hidden(model.window(values, torch.ones_like(values) > 0, seasons, known, beside))
             for model in (before, after)
         )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

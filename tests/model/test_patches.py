@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from llamacast.model.frames import make_frames
-from llamacast.model.patches import make_patch_tokens, num_features, to_patches
+from llamacast.model.patches import feature_widths, make_patch_tokens, to_patches
 from llamacast.model.seasons import gather_seasons
 from tests.model.test_frames import CONFIG, series
 from tests.model.test_seasons import everywhere
@@ -35,7 +35,7 @@ def test_tokens_are_as_wide_as_they_say_and_finite():
     frames = make_frames(values, observed, CONFIG)
     seasons = gather_seasons(values, observed, frames, periods, CONFIG)
     tokens = make_patch_tokens(values, observed, frames, seasons, periods, NO_SEASONS, CONFIG)
-    assert tokens.shape == (3, 12, num_features(CONFIG))
+    assert tokens.shape == (3, 12, sum(feature_widths(CONFIG)))
     assert tokens.isfinite().all()
 
 
@@ -57,12 +57,16 @@ def test_seasons_of_the_calendar_are_told_with_how_much_of_them_was_seen():
     frames = make_frames(values, observed, CONFIG)
     lags = gather_seasons(values, observed, frames, periods, CONFIG)
     told = torch.tensor([[24, 168], [1, 0], [0, 0]])
-    tokens = make_patch_tokens(values, observed, frames, lags, periods, told, CONFIG)
-    plain = make_patch_tokens(values, observed, frames, lags, periods, NO_SEASONS, CONFIG)
-    assert torch.equal(tokens[..., :-6], plain[..., :-6])
-    assert not plain[..., -6:].any()
-    assert not tokens[2, :, -6:].any()  # nothing is known
-    known, length, held = tokens[..., -6:].unflatten(2, (2, 3)).unbind(dim=3)
+    tokens, plain = (
+        make_patch_tokens(values, observed, frames, lags, periods, seasons, CONFIG).split(
+            feature_widths(CONFIG), dim=2
+        )
+        for seasons in (told, NO_SEASONS)
+    )
+    assert all(torch.equal(tokens[part], plain[part]) for part in (0, 2, 3))
+    assert not plain[1].any()
+    assert not tokens[1][2].any()  # nothing is known
+    known, length, held = tokens[1].unflatten(2, (2, 3)).unbind(dim=3)
     assert known[:, 0].tolist() == [[1, 1], [1, 0], [0, 0]]
     assert (length[0, :, 0] > length[1, :, 0]).all()
     assert (length[:2, :, 0] > 0).all()

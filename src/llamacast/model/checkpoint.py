@@ -20,6 +20,7 @@ from llamacast.forecast import CheckpointError, TrainingRecord
 from llamacast.model.config import ARCHITECTURES, CriaConfig, NetworkConfig
 from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
+from llamacast.model.patches import feature_widths
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -79,23 +80,31 @@ def digest(model: Network) -> str:
 
 
 def widened(network: Network, config: NetworkConfig) -> Network:
-    """The network with the further inputs of `config`, behind the others, whose weights are nothing
-    yet: what it says stays the same."""
-    behind = [getattr(network.config, name, none) for name, none in LATER_FIELDS.items()]
-    wanted = [getattr(config, name, none) for name, none in LATER_FIELDS.items()]
-    grows = next(
-        (n for n, pair in enumerate(zip(behind, wanted, strict=True)) if pair[0] != pair[1]), -1
-    )
-    assert not any(behind[grows + 1 :]) or grows < 0, "inputs are added behind those that are there"
+    """The network with the further inputs of `config`, whose weights are nothing yet: what it says
+    stays the same."""
     found = make_network(config).to(next(network.parameters()).device)
     own = network.state_dict()
+    before, after = _widths_of_inputs(network.config), _widths_of_inputs(config)
     for name, weight in found.state_dict().items():
-        if name.startswith("transformer.embed.") and weight.shape != own[name].shape:
-            own[name] = functional.pad(own[name], (0, weight.shape[1] - own[name].shape[1]))
-        elif name not in own:
+        if name not in own:
             own[name] = torch.zeros_like(weight)
+        elif name.startswith("transformer.embed.") and weight.shape != own[name].shape:
+            # Of what every network is told, Lag-Llama's width is not named.
+            every = own[name].shape[1] - sum(before)
+            parts = own[name].split([every, *before], dim=1)
+            more = [0, *(wide - narrow for wide, narrow in zip(after, before, strict=True))]
+            own[name] = torch.cat(
+                [functional.pad(part, (0, n)) for part, n in zip(parts, more, strict=True)], dim=1
+            )
     found.load_state_dict(own)
     return found.eval()
+
+
+def _widths_of_inputs(config: NetworkConfig) -> tuple[int, ...]:
+    """Of those that only some networks have, in the order in which tokens hold them."""
+    if isinstance(config, CriaConfig):
+        return feature_widths(config)[1:]
+    return (config.num_covariates,)
 
 
 def average(networks: Sequence[Network], shares: Sequence[float]) -> Network:

@@ -191,10 +191,10 @@ class CriaConfig:
     """Patches in which a token's scale forgets half of what was."""
     levels: tuple[float, ...] = QUANTILE_LEVELS
     """Levels of the quantiles, odd in number, ascending, around 0.5."""
-    num_told_seasons: int = 0
+    num_told_seasons: int = 2
     """Periods that the calendar suggests, told to tokens as numbers, too: what comes after twenty
-    hours is not what comes after twenty years. At most 2; the packaged weights are told none."""
-    tells_spreads: bool = False
+    hours is not what comes after twenty years. At most 2."""
+    tells_spreads: bool = True
     """Whether tokens are told how far apart the seasons lie that they average: how wide a forecast
     must be that follows them."""
     num_covariates: int = 0

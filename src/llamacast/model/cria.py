@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from llamacast.model.config import CriaConfig
 from llamacast.model.frames import Frames, at_tokens, extrapolate, make_frames
-from llamacast.model.patches import make_patch_tokens, num_features
+from llamacast.model.patches import feature_widths, make_patch_tokens
 from llamacast.model.periods import Periods, find_periods_along
 from llamacast.model.quantiles import Quantiles, pinball, spread_out, usual_gaps
 from llamacast.model.seasons import SeasonalLags, gather_seasons
@@ -113,7 +113,7 @@ class Cria(nn.Module):
     def __init__(self, config: CriaConfig) -> None:
         super().__init__()
         self.config = config
-        features, hidden, width = num_features(config), config.projection_width, config.width
+        features, hidden, width = sum(feature_widths(config)), config.projection_width, config.width
         self.transformer = Transformer(config, Projection(features, hidden, width))
         num_anchors = NUM_PLAIN_ANCHORS + NUM_SEASONAL_ANCHORS * config.num_periods
         # For each step: weights of anchors, the median's distance, a spread, gaps between quantiles.

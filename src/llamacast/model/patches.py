@@ -48,12 +48,16 @@ def to_patches(
     return values.gather(1, source).masked_fill(~seen, 0.0), seen, num_tokens
 
 
-def num_features(config: CriaConfig) -> int:
-    """Width of a token."""
+def feature_widths(config: CriaConfig) -> tuple[int, ...]:
+    """Widths of what a token is joined from: what every network is told, then what some are (the
+    calendar, spreads, covariates)."""
     length, periods = config.patch_length, config.num_periods
-    beside = NUM_OF_TOLD_SEASON * config.num_told_seasons + 2 * length * config.num_covariates
-    beside += NUM_OF_SPREAD * periods * config.tells_spreads
-    return 3 * length + length * periods * 6 + 4 * periods + NUM_SCALARS + beside
+    return (
+        3 * length + length * periods * 6 + 4 * periods + NUM_SCALARS,
+        NUM_OF_TOLD_SEASON * config.num_told_seasons,
+        NUM_OF_SPREAD * periods * config.tells_spreads,
+        2 * length * config.num_covariates,
+    )
 
 
 def make_patch_tokens(

@@ -1,10 +1,10 @@
 """Coverage on the plainest of series: a season that stays as it is, and noise.
 
-    python benchmarks/coverage.py --models cria,lag-llama
+    python benchmarks/plain_seasons.py --models cria,lag-llama
 
 Sixty series of each kind, 200 steps of history and 14 ahead; the best there is forecasts the season and
 the noise's normal quantiles. Tells how often actuals lie within the intervals, and the median's mean
-absolute error in that of the best. Writes coverage.md to benchmarks/results.
+absolute error in that of the best. Writes plain_seasons.md to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
             "intervals' levels; the error of medians in that of the season itself.\n",
             markdown(table.round(2).reset_index().set_index("season")),
         ],
-        RESULTS / "coverage.md",
+        RESULTS / "plain_seasons.md",
     )
 
 
