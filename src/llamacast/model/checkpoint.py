@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from llamacast.model.patches import feature_widths
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TRAINING_FILE = "training.json"
-# What configurations written before it was thought of do not name, and then have none of. In the
-# order in which tokens hold it.
+# What configurations written before it was thought of do not name, and then have none of.
 LATER_FIELDS: dict[str, Any] = {
     "num_told_seasons": 0,
     "tells_spreads": False,
@@ -100,6 +98,14 @@ def widened(network: Network, config: NetworkConfig) -> Network:
     return found.eval()
 
 
+def with_inputs_of(config: NetworkConfig, others: Sequence[NetworkConfig]) -> NetworkConfig:
+    """The configuration with all further inputs that it or one of the others has."""
+    every = [config, *others]
+    shared = [name for name in LATER_FIELDS if all(hasattr(one, name) for one in every)]
+    inputs = {name: max(getattr(one, name) for one in every) for name in shared}
+    return dataclasses.replace(config, **inputs)
+
+
 def _widths_of_inputs(config: NetworkConfig) -> tuple[int, ...]:
     """Of those that only some networks have, in the order in which tokens hold them."""
     if isinstance(config, CriaConfig):
@@ -114,15 +120,13 @@ def average(networks: Sequence[Network], shares: Sequence[float]) -> Network:
     Raises:
         CheckpointError: if they are otherwise not of one configuration, or shares are not above 0.
     """
-    shared = [name for name in LATER_FIELDS if all(hasattr(one.config, name) for one in networks)]
-    inputs = {name: max(getattr(one.config, name) for one in networks) for name in shared}
-    networks = [widened(one, dataclasses.replace(one.config, **inputs)) for one in networks]
-    first = networks[0]
-    if any(one.config != first.config for one in networks):
+    configs = [one.config for one in networks]
+    networks = [widened(one, with_inputs_of(one.config, configs)) for one in networks]
+    mean = networks[0]
+    if any(one.config != mean.config for one in networks):
         raise CheckpointError("only networks of one configuration can be averaged")
     if min(shares) <= 0:
         raise CheckpointError(f"shares must be above 0; got {min(shares)}")
-    mean = deepcopy(first)
     parts = [one.state_dict() for one in networks]
     mean.load_state_dict(
         {

@@ -110,10 +110,9 @@ def _network(
     if start_from is not None:
         found = checkpoint.load(start_from)
         if isinstance(found.config, CriaConfig) and isinstance(config.model, CriaConfig):
-            told = max(found.config.num_told_seasons, config.model.num_told_seasons)
-            spreads = found.config.tells_spreads or config.model.tells_spreads
-            wider = dataclasses.replace(found.config, num_told_seasons=told, tells_spreads=spreads)
-            found = checkpoint.widened(found, wider)
+            # Covariates come with fine-tuning.
+            asked = dataclasses.replace(config.model, num_covariates=0)
+            found = checkpoint.widened(found, checkpoint.with_inputs_of(found.config, [asked]))
         return found, checkpoint.load_training(start_from).datasets
     network = checkpoint.make_network(config.model)
     network.initialise(torch.Generator().manual_seed(config.seed))
