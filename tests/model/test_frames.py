@@ -8,7 +8,7 @@ from llamacast.model.config import cria
 from llamacast.model.frames import extrapolate, make_frames
 
 CONFIG = dataclasses.replace(
-    cria(), patch_length=4, num_periods=2, num_seasons=3, frame_patches=4, num_told_seasons=2
+    cria(), patch_length=4, num_periods=2, num_seasons=5, frame_patches=4, num_told_seasons=2
 )
 
 

@@ -33,7 +33,7 @@ def test_seasonal_lags_are_what_a_plain_loop_finds():
                 target = (token + 1) * 4 + step
                 for number, period in enumerate(lengths[row].tolist()):
                     back = [] if period == 0 else list(range(target, -1, -period))
-                    known = [place for place in back if place <= last][:3]
+                    known = [place for place in back if place <= last][: CONFIG.num_seasons]
                     seen = [place for place in known if observed[row, place]]
                     place = (row, token, step, number)
                     assert found.latest_seen[place] == bool(known and known[0] in seen)

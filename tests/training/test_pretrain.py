@@ -111,7 +111,7 @@ def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
 
 def test_weights_that_are_there_get_inputs_that_they_do_not_know(corpus, tmp_path):
     told = SMALL_CRIA
-    before = dataclasses.replace(told, num_told_seasons=0, tells_spreads=False)
+    before = dataclasses.replace(told, num_told_seasons=0, tells_spreads=False, num_seasons=2)
     pretrain(corpus, tmp_path / "first", config(1, before))
     first = tmp_path / "first" / "model"
     pretrain(corpus, tmp_path / "second", config(3, told), start_from=first)

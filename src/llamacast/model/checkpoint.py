@@ -30,6 +30,8 @@ LATER_FIELDS: dict[str, Any] = {
     "tells_spreads": False,
     "num_covariates": 0,
 }
+# What networks of the same weights may be told more or less of.
+INPUT_FIELDS = (*LATER_FIELDS, "num_seasons")
 Network = LagLlama | Cria
 
 
@@ -79,7 +81,7 @@ def digest(model: Network) -> str:
 
 def widened(network: Network, config: NetworkConfig) -> Network:
     """The network with the further inputs of `config`, whose weights are nothing yet: what it says
-    stays the same."""
+    stays the same, but where more past seasons are averaged."""
     found = make_network(config).to(next(network.parameters()).device)
     own = network.state_dict()
     before, after = _widths_of_inputs(network.config), _widths_of_inputs(config)
@@ -99,9 +101,10 @@ def widened(network: Network, config: NetworkConfig) -> Network:
 
 
 def with_inputs_of(config: NetworkConfig, others: Sequence[NetworkConfig]) -> NetworkConfig:
-    """The configuration with all further inputs that it or one of the others has."""
+    """The configuration with all inputs that it or one of the others has: further ones, and the most
+    past seasons."""
     every = [config, *others]
-    shared = [name for name in LATER_FIELDS if all(hasattr(one, name) for one in every)]
+    shared = [name for name in INPUT_FIELDS if all(hasattr(one, name) for one in every)]
     inputs = {name: max(getattr(one, name) for one in every) for name in shared}
     return dataclasses.replace(config, **inputs)
 

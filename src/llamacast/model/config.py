@@ -185,8 +185,8 @@ class CriaConfig:
     """Steps of history that a forecast looks at."""
     num_periods: int = 3
     """Periods whose lags are inputs."""
-    num_seasons: int = 4
-    """Past seasons that are averaged."""
+    num_seasons: int = 16
+    """Past seasons that are averaged, as many as the history holds."""
     frame_patches: int = 32
     """Patches in which a token's scale forgets half of what was."""
     levels: tuple[float, ...] = QUANTILE_LEVELS

@@ -223,7 +223,7 @@ class Cria(nn.Module):
         predicted = self.quantiles(self.hidden(window), window.outlook)[:, :-1]
         following = functional.pad(values[:, length:], (0, length))
         targets = frames.to_frame(following.view(len(values), -1, length))[:, :-1]
-        unit = _loss_unit(window.outlook)[:, :-1, None]
+        unit = _loss_unit(window)[:, :-1, None]
         median = predicted[..., len(self.config.levels) // 2].detach()
         target = _robust((targets - median) / unit)
         told = _robust((predicted - median.unsqueeze(-1)) / unit.unsqueeze(-1))
@@ -234,13 +234,14 @@ class Cria(nn.Module):
         draw_weights(self, self.config.num_layers, ("head", "slopes"), generator)
 
 
-def _loss_unit(outlook: Outlook) -> Float[Tensor, "series token"]:
+def _loss_unit(window: PatchWindow) -> Float[Tensor, "series token"]:
     """The geometric mean of a frame's scale and of how far off a plain forecast is: one step's
-    movement, or how far seasons lie apart, if that is less. So that a series whose season repeats
-    counts as much as one that nothing foretells."""
-    movement, seasons = outlook.frames.movement, outlook.seasons
-    apart = seasons.spread[..., 1].masked_fill(~seasons.spread_seen, math.inf).amin(dim=2)
-    plain = apart.maximum(LEAST_APART * movement).minimum(movement)
+    movement or, as far as a period is strong, how far its seasons lie apart, if that is less. So that
+    a series whose season repeats counts as much as one that nothing foretells."""
+    movement, seasons = window.outlook.frames.movement, window.outlook.seasons
+    strengths = window.periods.strengths.clamp(0.0, 1.0) * seasons.spread_seen
+    apart = (seasons.spread[..., 1] / movement.unsqueeze(2)).clamp(LEAST_APART, 1.0)
+    plain = movement * (apart**strengths).amin(dim=2)
     return plain.sqrt().clamp(min=SMALLEST_LOSS_UNIT)
 
 

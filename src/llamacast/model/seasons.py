@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from llamacast.model.config import CriaConfig
 from llamacast.model.frames import Frames, at_tokens, widest
@@ -16,6 +17,10 @@ from llamacast.model.periods import Periods
 MOST_GROWTH = 4
 # A spread is told from so many values more than means were taken of.
 FEWEST_FREE = 3
+# So many fit into a processor's cache.
+SEASONS_TOGETHER = 4
+# One step, of nothing, before all others.
+BEHIND = (1, 0)
 
 
 @dataclass(frozen=True)
@@ -59,20 +64,26 @@ def gather_seasons(
     period = periods.lengths.clamp(min=1).unsqueeze(2)
     ahead = (steps - frames.last_step[:, :, None, None]).clamp(min=1)
     num_back = (ahead + period - 1).div(period, rounding_mode="floor")
-    nearest = steps - num_back * period
-    seasons = torch.arange(config.num_seasons, device=values.device)
-    places = nearest.unsqueeze(4) - seasons * period.unsqueeze(4)
-    there = (places >= 0) & (periods.lengths > 0)[:, :, None, :, None]
-    flat = places.clamp(min=0).flatten(1)
-    seen = observed.gather(1, flat).view(places.shape) & there
-    framed = frames.to_frame(values.gather(1, flat).view(places.shape)) * seen
-    count = seen.sum(dim=4)
-    latest, latest_seen = framed[..., 0], seen[..., 0]
     growth, growth_seen = _growth(values, observed, frames, periods)
+    # One further along, behind a step of which nothing is known: what has no past lies there.
+    nearest = torch.where(periods.lengths.unsqueeze(2) > 0, steps - num_back * period + 1, 0)
+    values, observed = (functional.pad(part, BEHIND) for part in (values, observed))
+    framed, seen = [], []
+    count = torch.zeros_like(nearest)
+    total = values.new_zeros(nearest.shape)
+    for seasons in torch.arange(config.num_seasons, device=values.device).split(SEASONS_TOGETHER):
+        places = (nearest.unsqueeze(4) - seasons * period.unsqueeze(4)).clamp(min=0)
+        there = observed.gather(1, places.flatten(1)).view(places.shape)
+        stood = values.gather(1, places.flatten(1)).view(places.shape)
+        framed.append(frames.to_frame(stood) * there)
+        seen.append(there)
+        count += there.sum(dim=4)
+        total += framed[-1].sum(dim=4)
+    mean = total / count.clamp(min=1)
+    latest, latest_seen = framed[0][..., 0], seen[0][..., 0]
     grown_seen = latest_seen & growth_seen.unsqueeze(2)
     grown = latest + num_back.clamp(max=MOST_GROWTH) * growth.unsqueeze(2)
-    mean = framed.sum(dim=4) / count.clamp(min=1)
-    spread, spread_seen = _spread((framed - mean.unsqueeze(4)) * seen, seen)
+    spread, spread_seen = _spread(framed, seen, mean, count)
     return SeasonalLags(
         latest,
         latest_seen,
@@ -87,20 +98,28 @@ def gather_seasons(
 
 
 def _spread(
-    apart: Float[Tensor, "series token step period season"],
-    seen: Bool[Tensor, "series token step period season"],
+    framed: list[Float[Tensor, "series token step period _"]],
+    seen: list[Bool[Tensor, "series token step period _"]],
+    mean: Float[Tensor, "series token step period"],
+    count: Int[Tensor, "series token step period"],
 ) -> tuple[Float[Tensor, "series token period 2"], Bool[Tensor, "series token period"]]:
     """Deviation of seasons from their mean at each step, with and without each season's own level, and
     where there are values enough to tell it: an analysis of variance with one and two factors."""
-    count = seen.sum(dim=4)
     free = (count - 1).clamp(min=0).sum(dim=2)
-    of_seasons = seen.sum(dim=2, keepdim=True)
-    level = apart.sum(dim=2, keepdim=True) / of_seasons.clamp(min=1)
-    taken = ((of_seasons > 0).sum(dim=4).squeeze(2) - 1).clamp(min=0)
-    both = torch.stack([apart, (apart - level) * seen], dim=-1).square().sum(dim=(2, 4))
-    left = torch.stack([free, free - taken], dim=-1).clamp(min=1)
-    known = free - taken >= FEWEST_FREE
-    return (both / left).sqrt() * known.unsqueeze(-1), known
+    num_levels, as_they_are = torch.zeros_like(free), mean.new_zeros(free.shape)
+    levelled = torch.zeros_like(as_they_are)
+    for values, there in zip(framed, seen, strict=True):
+        apart = (values - mean.unsqueeze(4)) * there
+        of_season = there.sum(dim=2, keepdim=True)
+        level = apart.sum(dim=2, keepdim=True) / of_season.clamp(min=1)
+        num_levels += (of_season > 0).sum(dim=4).squeeze(2)
+        as_they_are += apart.square().sum(dim=(2, 4))
+        levelled += ((apart - level) * there).square().sum(dim=(2, 4))
+    left = free - (num_levels - 1).clamp(min=0)
+    known = left >= FEWEST_FREE
+    both = torch.stack([as_they_are, levelled], dim=-1)
+    of = torch.stack([free, left], dim=-1).clamp(min=1)
+    return (both / of).sqrt() * known.unsqueeze(-1), known
 
 
 def _growth(
@@ -110,10 +129,9 @@ def _growth(
     periods: Periods,
 ) -> tuple[Float[Tensor, "series token period"], Bool[Tensor, "series token period"]]:
     """How far the mean of the last period lies above that of the one before, and where both are known."""
-    zero = (1, 0)
     known = widest(values).masked_fill(~observed, 0.0)
-    sums = torch.nn.functional.pad(known.cumsum(dim=1), zero)
-    counts = torch.nn.functional.pad(observed.cumsum(dim=1), zero)
+    sums = functional.pad(known.cumsum(dim=1), BEHIND)
+    counts = functional.pad(observed.cumsum(dim=1), BEHIND)
     end = (frames.last_step + 1)[..., None]
     bounds = [end - back * periods.lengths for back in range(3)]
     within = (bounds[2] >= 0) & (periods.lengths > 0)
