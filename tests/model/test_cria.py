@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llamacast.model.config import cria
-from llamacast.model.cria import Cria
+from llamacast.model.cria import Cria, loss_unit
 
 SMALL = dataclasses.replace(
     cria(),
@@ -210,6 +210,20 @@ def test_the_loss_does_not_depend_on_the_unit():
         plain = model.loss(values, *arguments)
         moved = model.loss(100.0 * values + 7.0, *arguments)
     torch.testing.assert_close(plain, moved, rtol=1e-3, atol=1e-3)
+
+
+def test_what_repeats_counts_for_more_and_what_does_not_counts_as_it_moves():
+    generator = torch.Generator().manual_seed(0)
+    steps, noise = torch.arange(96), torch.randn(3, 96, generator=generator)
+    season = torch.sin(2 * torch.pi * steps / 12)
+    values = torch.stack([season, season + 0.2 * noise[1], noise[2].cumsum(0)])
+    arguments = everything(values), torch.tensor([[12, 0]]).expand(3, -1), patches(values)
+    told = network().window(values, *arguments)
+    hidden = network().window(values, *arguments, told_periods=torch.zeros(3, 3) > 0)
+    units, plain = loss_unit(told)[:, -1], loss_unit(hidden)[:, -1]
+    torch.testing.assert_close(plain, hidden.outlook.frames.movement[:, -1].sqrt())
+    exact, noisy, wandering = (units / plain).tolist()
+    assert exact < 0.5 < noisy < 0.9 < wandering <= 1.0
 
 
 def test_learning_lowers_the_loss():

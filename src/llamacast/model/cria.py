@@ -214,7 +214,7 @@ class Cria(nn.Module):
         """Loss of each step after the first patch; it means nothing where nothing was observed.
 
         The network sees what is `shown` and is asked for all values. The loss is the mean
-        pinball loss over the levels, in the unit that `_loss_unit` tells, values far from the predicted
+        pinball loss over the levels, in the unit that `loss_unit` tells, values far from the predicted
         median as their logarithm: a monotone map, so the best quantiles stay the best.
         """
         length = self.config.patch_length
@@ -223,7 +223,7 @@ class Cria(nn.Module):
         predicted = self.quantiles(self.hidden(window), window.outlook)[:, :-1]
         following = functional.pad(values[:, length:], (0, length))
         targets = frames.to_frame(following.view(len(values), -1, length))[:, :-1]
-        unit = _loss_unit(window)[:, :-1, None]
+        unit = loss_unit(window)[:, :-1, None]
         median = predicted[..., len(self.config.levels) // 2].detach()
         target = _robust((targets - median) / unit)
         told = _robust((predicted - median.unsqueeze(-1)) / unit.unsqueeze(-1))
@@ -234,7 +234,7 @@ class Cria(nn.Module):
         draw_weights(self, self.config.num_layers, ("head", "slopes"), generator)
 
 
-def _loss_unit(window: PatchWindow) -> Float[Tensor, "series token"]:
+def loss_unit(window: PatchWindow) -> Float[Tensor, "series token"]:
     """The geometric mean of a frame's scale and of how far off a plain forecast is: one step's
     movement or, as far as a period is strong, how far its seasons lie apart, if that is less. So that
     a series whose season repeats counts as much as one that nothing foretells."""
