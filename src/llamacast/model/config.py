@@ -185,7 +185,7 @@ class CriaConfig:
     """Steps of history that a forecast looks at."""
     num_periods: int = 3
     """Periods whose lags are inputs."""
-    num_seasons: int = 16
+    num_seasons: int = 12
     """Past seasons that are averaged, as many as the history holds."""
     frame_patches: int = 32
     """Patches in which a token's scale forgets half of what was."""

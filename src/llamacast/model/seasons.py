@@ -70,12 +70,12 @@ def gather_seasons(
     values, observed = (functional.pad(part, BEHIND) for part in (values, observed))
     framed, seen = [], []
     count = torch.zeros_like(nearest)
-    total = values.new_zeros(nearest.shape)
+    total = torch.zeros_like(nearest, dtype=torch.float32)
     for seasons in torch.arange(config.num_seasons, device=values.device).split(SEASONS_TOGETHER):
         places = (nearest.unsqueeze(4) - seasons * period.unsqueeze(4)).clamp(min=0)
         there = observed.gather(1, places.flatten(1)).view(places.shape)
         stood = values.gather(1, places.flatten(1)).view(places.shape)
-        framed.append(frames.to_frame(stood) * there)
+        framed.append(frames.to_frame(stood).float() * there)
         seen.append(there)
         count += there.sum(dim=4)
         total += framed[-1].sum(dim=4)
