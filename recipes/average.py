@@ -9,18 +9,25 @@ the mean is better than its parts is for a benchmark to say.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import torch
 
 from llamacast.forecast import TrainingRecord
 from llamacast.model import checkpoint
+from llamacast.model.config import CriaConfig
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("parts", nargs="+", help="FOLDER or FOLDER=SHARE")
+    parser.add_argument(
+        "--num-seasons",
+        type=int,
+        help="past seasons that the mean averages, in place of the most that a part does (Cria only)",
+    )
     arguments = parser.parse_args()
     told = [part.partition("=") for part in arguments.parts]
     folders = [Path(folder) for folder, _, _ in told]
@@ -28,6 +35,11 @@ def main() -> None:
         [checkpoint.load(folder) for folder in folders],
         [float(share or 1) for _, _, share in told],
     )
+    if arguments.num_seasons is not None:
+        if not isinstance(mean.config, CriaConfig):
+            parser.error("--num-seasons: only networks of Cria look back on seasons")
+        config = dataclasses.replace(mean.config, num_seasons=arguments.num_seasons)
+        mean = checkpoint.widened(mean, config)
     checkpoint.save(mean, arguments.output, torch.float16)
     records = [checkpoint.load_training(folder) for folder in folders]
     seen = dict.fromkeys(name for record in records for name in record.datasets)

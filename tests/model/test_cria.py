@@ -7,6 +7,7 @@ import torch
 
 from llamacast.model.config import cria
 from llamacast.model.cria import Cria, loss_unit
+from llamacast.model.periods import Periods
 
 SMALL = dataclasses.replace(
     cria(),
@@ -224,6 +225,13 @@ def test_what_repeats_counts_for_more_and_what_does_not_counts_as_it_moves():
     torch.testing.assert_close(plain, hidden.outlook.frames.movement[:, -1].sqrt())
     exact, noisy, wandering = (units / plain).tolist()
     assert exact < 0.5 < noisy < 0.9 < wandering <= 1.0
+    # Seasons that repeat exactly count as if they were a tenth of a movement apart; half as strong,
+    # in the logarithm half as much.
+    for strength in (0.0, 0.5, 1.0):
+        strengths = torch.zeros_like(told.periods.strengths)
+        strengths[0, :, 0] = strength
+        as_strong = dataclasses.replace(told, periods=Periods(told.periods.lengths, strengths))
+        torch.testing.assert_close(loss_unit(as_strong)[0, -1], plain[0] * 0.1 ** (strength / 2))
 
 
 def test_learning_lowers_the_loss():

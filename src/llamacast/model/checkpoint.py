@@ -30,7 +30,7 @@ LATER_FIELDS: dict[str, Any] = {
     "tells_spreads": False,
     "num_covariates": 0,
 }
-# What networks of the same weights may be told more or less of.
+# Inputs that networks may have more or less of and still be averaged, or trained on: the most is taken.
 INPUT_FIELDS = (*LATER_FIELDS, "num_seasons")
 Network = LagLlama | Cria
 
@@ -118,7 +118,7 @@ def _widths_of_inputs(config: NetworkConfig) -> tuple[int, ...]:
 
 def average(networks: Sequence[Network], shares: Sequence[float]) -> Network:
     """The network whose weights are means of others', each in its share. Inputs that some do not
-    know weigh nothing there (see `widened`).
+    know weigh nothing there (see `widened`); it averages the most past seasons that one of them does.
 
     Raises:
         CheckpointError: if they are otherwise not of one configuration, or shares are not above 0.

@@ -186,7 +186,7 @@ class CriaConfig:
     num_periods: int = 3
     """Periods whose lags are inputs."""
     num_seasons: int = 12
-    """Past seasons that are averaged, as many as the history holds."""
+    """Past seasons that are averaged; fewer where the history holds fewer."""
     frame_patches: int = 32
     """Patches in which a token's scale forgets half of what was."""
     levels: tuple[float, ...] = QUANTILE_LEVELS

@@ -17,10 +17,10 @@ from llamacast.model.periods import Periods
 MOST_GROWTH = 4
 # A spread is told from so many values more than means were taken of.
 FEWEST_FREE = 3
-# So many fit into a processor's cache.
+# So many fit into a processor's cache; sums do not depend on it but for their rounding.
 SEASONS_TOGETHER = 4
-# One step, of nothing, before all others.
-BEHIND = (1, 0)
+# Padding: one step before all others, of which nothing is known.
+ONE_BEFORE = (1, 0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def gather_seasons(
     growth, growth_seen = _growth(values, observed, frames, periods)
     # One further along, behind a step of which nothing is known: what has no past lies there.
     nearest = torch.where(periods.lengths.unsqueeze(2) > 0, steps - num_back * period + 1, 0)
-    values, observed = (functional.pad(part, BEHIND) for part in (values, observed))
+    values, observed = (functional.pad(part, ONE_BEFORE) for part in (values, observed))
     framed, seen = [], []
     count = torch.zeros_like(nearest)
     total = torch.zeros_like(nearest, dtype=torch.float32)
@@ -118,8 +118,8 @@ def _spread(
     left = free - (num_levels - 1).clamp(min=0)
     known = left >= FEWEST_FREE
     both = torch.stack([as_they_are, levelled], dim=-1)
-    of = torch.stack([free, left], dim=-1).clamp(min=1)
-    return (both / of).sqrt() * known.unsqueeze(-1), known
+    divisors = torch.stack([free, left], dim=-1).clamp(min=1)
+    return (both / divisors).sqrt() * known.unsqueeze(-1), known
 
 
 def _growth(
@@ -130,8 +130,8 @@ def _growth(
 ) -> tuple[Float[Tensor, "series token period"], Bool[Tensor, "series token period"]]:
     """How far the mean of the last period lies above that of the one before, and where both are known."""
     known = widest(values).masked_fill(~observed, 0.0)
-    sums = functional.pad(known.cumsum(dim=1), BEHIND)
-    counts = functional.pad(observed.cumsum(dim=1), BEHIND)
+    sums = functional.pad(known.cumsum(dim=1), ONE_BEFORE)
+    counts = functional.pad(observed.cumsum(dim=1), ONE_BEFORE)
     end = (frames.last_step + 1)[..., None]
     bounds = [end - back * periods.lengths for back in range(3)]
     within = (bounds[2] >= 0) & (periods.lengths > 0)

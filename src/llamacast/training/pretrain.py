@@ -57,7 +57,8 @@ def pretrain(
     """Pretrain on `corpus`, or go on with the run in `directory`; leaves a loadable checkpoint.
 
     A new run begins with drawn weights, or with those of the checkpoint `start_from` (in place of
-    `config.model`, but for inputs that this tells and they do not know). `directory` receives
+    `config.model`, but for inputs that this tells and they do not know, and the more past seasons of the
+    two). `directory` receives
     `checkpoints/` (to go on), `log.csv`, and `model/` (the
     averaged weights so far). `minutes` ends this sitting, not the run.
 
