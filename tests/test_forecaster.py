@@ -12,6 +12,7 @@ import torch
 import llamacast
 from llamacast import CheckpointError, DataError
 from llamacast.applied.features import FeatureHead
+from llamacast.data.synthetic.linear import seasonal_autoregression
 from llamacast.model import checkpoint
 
 HORIZON = 6
@@ -350,9 +351,9 @@ def test_a_regression_on_hidden_vectors_is_saved_with_the_network(tmp_path):
 
 def test_an_adapter_is_loaded_by_its_folder(tmp_path):
     # Seventeen hours later what was comes back with its sign turned: there is something to learn.
-    values = np.random.default_rng(0).normal(size=(3, 260))
-    for step in range(17, 260):
-        values[:, step] = 0.1 * values[:, step] - 0.95 * values[:, step - 17]
+    shocks = np.random.default_rng(0).normal(size=(3, 260))
+    shocks[:, 17:] *= 0.1
+    values = seasonal_autoregression(shocks, np.full(3, 17), np.full(3, -0.95))
     frame = hourly(num_steps=260).assign(y=values.ravel())
     forecaster = llamacast.load("cria", device="cpu")
     tuned = forecaster.finetune(

@@ -219,8 +219,9 @@ def test_what_repeats_counts_for_more_and_what_does_not_counts_as_it_moves():
     season = torch.sin(2 * torch.pi * steps / 12)
     values = torch.stack([season, season + 0.2 * noise[1], noise[2].cumsum(0)])
     arguments = everything(values), torch.tensor([[12, 0]]).expand(3, -1), patches(values)
-    told = network().window(values, *arguments)
-    hidden = network().window(values, *arguments, told_periods=torch.zeros(3, 3) > 0)
+    model = network()
+    told = model.window(values, *arguments)
+    hidden = model.window(values, *arguments, told_periods=torch.zeros(3, 3) > 0)
     units, plain = loss_unit(told)[:, -1], loss_unit(hidden)[:, -1]
     torch.testing.assert_close(plain, hidden.outlook.frames.movement[:, -1].sqrt())
     exact, noisy, wandering = (units / plain).tolist()

@@ -58,9 +58,8 @@ def pretrain(
 
     A new run begins with drawn weights, or with those of the checkpoint `start_from` (in place of
     `config.model`, but for inputs that this tells and they do not know, and the more past seasons of the
-    two). `directory` receives
-    `checkpoints/` (to go on), `log.csv`, and `model/` (the
-    averaged weights so far). `minutes` ends this sitting, not the run.
+    two). `directory` receives `checkpoints/` (to go on), `log.csv`, and `model/` (the averaged weights so
+    far). `minutes` ends this sitting, not the run.
 
     Raises:
         DataError: if the corpus leaves nothing to learn from, or `config` asks of it what it has not.
