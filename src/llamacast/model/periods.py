@@ -16,7 +16,7 @@ SHORTEST_PERIOD = 2
 LONGEST_SHARE, LONGEST_SHARE_OF_CALENDAR = 2 / 3, 0.95
 NUM_PEAKS = 16
 # Beginnings of so many patches are searched together: many small searches take longer than one.
-LONGEST_TOGETHER = 8
+LONGEST_TOGETHER = 16
 # A correlation over few pairs of steps is chance: it counts as if so many pairs of none came along.
 PAIRS_OF_NONE = 8.0
 # Of two periods that fit as well the shorter is taken, and one that the calendar knows; the more so,
@@ -146,12 +146,17 @@ def _autocorrelation(
     values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
 ) -> Float[Tensor, "series lag"]:
     """Of the values less a straight line; lag 0 is 1 wherever anything moves."""
+    weight = observed.to(values.dtype)
+    count = weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+    time = torch.linspace(-1.0, 1.0, values.shape[1], device=values.device, dtype=values.dtype)
+    time = (time - (time * weight).sum(dim=1, keepdim=True) / count) * weight
+    residual = values.masked_fill(~observed, 0.0)
     # Twice: the first line lies where outliers have drawn it.
-    residual = _without_outliers(_without_line(values, observed), observed)
-    residual = _without_outliers(_without_line(residual, observed), observed)
+    for _ in range(2):
+        residual = _without_outliers(_without_line(residual, time, weight, count), count)
     size = 2 ** (2 * values.shape[1] - 1).bit_length()
     products = _correlate(residual, size)[:, : values.shape[1]]
-    pairs = _correlate(observed.to(values.dtype), size)[:, : values.shape[1]].round()
+    pairs = _correlate(weight, size)[:, : values.shape[1]].round()
     # No correlation counts where hardly any two steps are so far apart.
     covariance = products / (pairs + PAIRS_OF_NONE)
     variance = products[:, :1] / pairs[:, :1].clamp(min=1.0)
@@ -173,22 +178,16 @@ def _correlate(rows: Tensor, size: int) -> Tensor:
     return torch.fft.irfft(spectrum.real.square() + spectrum.imag.square(), n=size)
 
 
-def _without_line(values: Tensor, observed: Tensor) -> Tensor:
-    """Residuals of least squares on time, over what is observed; 0 elsewhere."""
-    weight = observed.to(values.dtype)
-    count = weight.sum(dim=1, keepdim=True).clamp(min=1.0)
-    time = torch.linspace(-1.0, 1.0, values.shape[1], device=values.device, dtype=values.dtype)
-    time = (time - (time * weight).sum(dim=1, keepdim=True) / count) * weight
-    known = values.masked_fill(~observed, 0.0)
+def _without_line(known: Tensor, time: Tensor, weight: Tensor, count: Tensor) -> Tensor:
+    """Residuals of least squares on (centred) time, over what is observed; 0 elsewhere."""
     centred = (known - known.sum(dim=1, keepdim=True) / count) * weight
-    slope = (centred * time).sum(dim=1, keepdim=True) / time.square().sum(
-        dim=1, keepdim=True
-    ).clamp(min=torch.finfo(values.dtype).tiny)
+    tiny = torch.finfo(known.dtype).tiny
+    size = time.square().sum(dim=1, keepdim=True).clamp(min=tiny)
+    slope = (centred * time).sum(dim=1, keepdim=True) / size
     return centred - slope * time
 
 
-def _without_outliers(residual: Tensor, observed: Tensor) -> Tensor:
-    count = observed.sum(dim=1, keepdim=True).clamp(min=1)
+def _without_outliers(residual: Tensor, count: Tensor) -> Tensor:
     # The mean of roots, squared: outliers hardly raise it themselves.
     usual = (residual.abs().sqrt().sum(dim=1, keepdim=True) / count).square()
     bound = LARGEST_RESIDUAL * usual

@@ -24,22 +24,27 @@ class Quantiles:
     values: Float[Tensor, "*batch level"]
     levels: Float[Tensor, " level"]
 
-    def at(self, level: Float[Tensor, "*batch draw"]) -> Float[Tensor, "*batch draw"]:
-        """Quantiles at any levels in (0, 1).
+    def at(
+        self, level: Float[Tensor, " draw"] | Float[Tensor, "*batch draw"]
+    ) -> Float[Tensor, "*batch draw"]:
+        """Quantiles at any levels in (0, 1): of each value at its own, or of all at the same.
 
         Straight lines between the known levels. Below the lowest, p1, the quantile at level p is
         Q(p1) - b log(p1 / p): an exponential tail, whose b makes it go through the next level, too;
         above the highest likewise.
         """
         level = level.clamp(SMALLEST_LEVEL, 1.0 - SMALLEST_LEVEL)
-        known = self.levels
+        known, values = self.levels, self.values
         above = torch.searchsorted(known, level.contiguous()).clamp(1, len(known) - 1)
-        low, high = self.values.gather(-1, above - 1), self.values.gather(-1, above)
+        if level.dim() == 1:  # looked up once
+            low, high = values[..., above - 1], values[..., above]
+        else:
+            low, high = values.gather(-1, above - 1), values.gather(-1, above)
         share = (level - known[above - 1]) / (known[above] - known[above - 1])
         between = low + (high - low) * share.clamp(0.0, 1.0)
         lower, upper = self.tails
-        below = self.values[..., :1] - lower * (known[0] / level).log()
-        beyond = self.values[..., -1:] + upper * ((1 - known[-1]) / (1 - level)).log()
+        below = values[..., :1] - lower * (known[0] / level).log()
+        beyond = values[..., -1:] + upper * ((1 - known[-1]) / (1 - level)).log()
         between = torch.where(level < known[0], below, between)
         return torch.where(level > known[-1], beyond, between)
 

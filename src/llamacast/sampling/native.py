@@ -44,7 +44,7 @@ ROWS_TOGETHER = 256
 # Of attention, of SwiGLU, of norms.
 WEIGHTS_PER_BLOCK = 4 + 3 + 2
 # Of so many weights one is looked at to see whether they have changed.
-PROBE = 61
+PROBE = 1021
 # Of tails, by each thread between forecasts.
 MOST_KEPT_BYTES = 64 * 2**20
 
@@ -171,12 +171,11 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
         (weight.data_ptr(), None if weight.is_inference() else weight._version)
         for weight in weights
     ]
-    with torch.no_grad():
-        sample = torch.cat([weight.flatten()[::PROBE] for weight in weights])
     known = _KNOWN.get(transformer)
-    if known is None or known.versions != versions or not torch.equal(known.sample, sample):
+    if known is None or known.versions != versions or known.changed:
         # Weights are held, so that no others come to lie where they lay.
-        known = _Known(versions, sample, weights, NativeWeights(transformer))
+        probes = [weight.detach().view(-1)[::PROBE] for weight in weights]
+        known = _Known(versions, probes, torch.cat(probes), NativeWeights(transformer))
         _KNOWN[transformer] = known
     return known.native
 
@@ -188,7 +187,10 @@ def _is_plain(transformer: Transformer) -> bool:
 
 
 def _serves(config: TransformerShape, weights: Sequence[Tensor]) -> bool:
-    if any(weight.dtype != torch.float32 or not weight.is_cpu for weight in weights):
+    if not all(
+        weight.dtype == torch.float32 and weight.is_cpu and weight.is_contiguous()
+        for weight in weights
+    ):
         return False
     if config.head_width < 4 or config.head_width & (config.head_width - 1):
         return False
@@ -375,9 +377,14 @@ _KEPT = _Kept()
 @dataclass(frozen=True)
 class _Known:
     versions: object
+    probes: list[Tensor]
+    """Views of the weights, which thus are held."""
     sample: Tensor
-    held: Sequence[Tensor]
     native: NativeWeights
+
+    @property
+    def changed(self) -> bool:
+        return not torch.equal(torch.cat(self.probes), self.sample)
 
 
 _KNOWN: WeakKeyDictionary[Transformer, _Known] = WeakKeyDictionary()

@@ -170,24 +170,24 @@ def paths_through(
     path takes its level as drawn.
     """
     num_samples = uniforms.shape[1]
-    ratios = step_ratios(answer.quantiles).unsqueeze(1)
-    correlation = (answer.persistence[:, None, None] * ratios).clamp(0.0, 1.0)
-    news = torch.special.ndtri(uniforms[..., 0].double())
-    score = news.clone()
-    for step in range(1, score.shape[2]):
-        tie = correlation[..., step]
-        score[..., step] = tie * score[..., step - 1] + (1 - tie.square()).sqrt() * news[..., step]
+    ties = (answer.persistence[:, None] * step_ratios(answer.quantiles)).clamp(0.0, 1.0)
+    # Steps come first, since each is made from the one before.
+    ties = ties.T.unsqueeze(2)
+    news = torch.special.ndtri(uniforms[..., 0].double()).permute(2, 0, 1)
+    score = news.contiguous()
+    score[1:] *= (1 - ties[1:].square()).sqrt()
+    for tie, before, now in zip(ties[1:], score[:-1], score[1:], strict=True):
+        now.addcmul_(tie, before)
     if num_samples == 1:
-        return answer.quantiles.at(torch.special.ndtr(score).transpose(1, 2)).transpose(1, 2)
-    ranks = score.argsort(dim=1).argsort(dim=1)
-    return evenly_spaced(answer, num_samples).gather(1, ranks)
+        return answer.quantiles.at(torch.special.ndtr(score).transpose(0, 1)).transpose(1, 2)
+    ascending = evenly_spaced(answer, num_samples).permute(2, 0, 1)
+    paths = torch.empty_like(score).scatter_(2, score.argsort(dim=2), ascending)
+    return paths.permute(1, 2, 0)
 
 
 def evenly_spaced(answer: Answer, num_samples: int) -> Float[Tensor, "series sample horizon"]:
     """Quantiles of each step at the levels of `paths_through`, ascending."""
-    steps = answer.quantiles.values.shape[:2]
-    levels = even_levels(num_samples).expand(*steps, num_samples)
-    return answer.quantiles.at(levels).transpose(1, 2)
+    return answer.quantiles.at(even_levels(num_samples)).transpose(1, 2)
 
 
 def even_levels(count: int) -> Float[Tensor, " level"]:

@@ -39,7 +39,9 @@ def _lattices(rng: np.random.Generator, num_samples: int, horizon: int) -> npt.N
     random = rng.random((horizon, num_samples + NUM_UNIFORMS))
     shifts, keys = random[:, :NUM_UNIFORMS], random[:, NUM_UNIFORMS:]
     places = keys.argsort(axis=1)[..., None]
-    return (places * [1 / num_samples, GOLDEN_RATIO] + shifts[:, None]) % 1.0
+    points = places * [1 / num_samples, GOLDEN_RATIO] + shifts[:, None]
+    points -= np.floor(points)
+    return points
 
 
 def generator(name: str, seed: int) -> np.random.Generator:

@@ -79,9 +79,7 @@ class NextPatch(nn.Module):
             windows.covariates if self.network.config.num_covariates else None,
         )
         levels = (torch.arange(NUM_SAMPLES) + 0.5) / NUM_SAMPLES
-        quantiles = answer.quantiles
-        shape = (*quantiles.values.shape[:-1], NUM_SAMPLES)
-        return quantiles.at(levels.double().expand(shape)).transpose(1, 2)
+        return answer.quantiles.at(levels.double()).transpose(1, 2)
 
 
 Objective = NextValue | NextPatch
