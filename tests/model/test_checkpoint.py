@@ -70,6 +70,20 @@ def test_inputs_that_are_added_weigh_nothing_yet(before):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_layers_that_are_added_say_nothing_yet_and_can_learn():
+    before = network(SMALL_CRIA)
+    after = checkpoint.deepened(before, SMALL_CRIA.num_layers + 2)
+    assert after.config == dataclasses.replace(SMALL_CRIA, num_layers=SMALL_CRIA.num_layers + 2)
+    values = series(2, 64)
+    asked = (values, torch.ones_like(values) > 0, torch.zeros(2, 2).long(), torch.tensor([8, 8]))
+    with torch.no_grad():
+        assert torch.equal(before.loss(*asked), after.loss(*asked))
+    after.loss(*asked).sum().backward()
+    last = after.transformer.blocks[-1]
+    assert last.attention.output.weight.grad.abs().min() > 0
+    assert last.feedforward.down.weight.grad.abs().min() > 0
+
+
 def test_weights_of_before_and_after_are_averaged():
     fewer_seasons = dataclasses.replace(OLDER_CRIA, num_seasons=2)
     before, after = network(fewer_seasons, seed=1), network(seed=2)

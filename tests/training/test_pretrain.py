@@ -122,6 +122,13 @@ def test_weights_that_are_there_get_inputs_that_they_do_not_know(corpus, tmp_pat
     assert checkpoint.load(tmp_path / "third" / "model").config == told
 
 
+def test_weights_that_are_there_get_more_layers(corpus, tmp_path):
+    pretrain(corpus, tmp_path / "first", config(1, SMALL_CRIA))
+    deeper = dataclasses.replace(SMALL_CRIA, num_layers=SMALL_CRIA.num_layers + 1)
+    pretrain(corpus, tmp_path / "second", config(2, deeper), start_from=tmp_path / "first/model")
+    assert checkpoint.load(tmp_path / "second" / "model").config == deeper
+
+
 def test_weights_that_are_there_get_windows_as_long_as_they_want(corpus, tmp_path):
     farther = dataclasses.replace(SMALL, lags=(0, 1, 60))
     pretrain(corpus, tmp_path / "first", dataclasses.replace(config(1), model=farther))

@@ -100,6 +100,23 @@ def widened(network: Network, config: NetworkConfig) -> Network:
     return found.eval()
 
 
+def deepened(
+    network: Network, num_layers: int, generator: torch.Generator | None = None
+) -> Network:
+    """The network with so many blocks, of which the further ones come last and add nothing yet, since
+    their outputs are 0: what it says stays the same. The rest of their weights is drawn."""
+    found = make_network(dataclasses.replace(network.config, num_layers=num_layers))
+    found.initialise(generator)
+    own = network.state_dict()
+    with torch.no_grad():
+        for name, weight in found.state_dict().items():
+            if name in own:
+                weight.copy_(own[name])
+            elif name.endswith(("output.weight", "down.weight")):
+                weight.zero_()
+    return found.to(next(network.parameters()).device).eval()
+
+
 def with_inputs_of(config: NetworkConfig, others: Sequence[NetworkConfig]) -> NetworkConfig:
     """The configuration with all inputs that it or one of the others has: further ones, and the most
     past seasons."""

@@ -57,9 +57,9 @@ def pretrain(
     """Pretrain on `corpus`, or go on with the run in `directory`; leaves a loadable checkpoint.
 
     A new run begins with drawn weights, or with those of the checkpoint `start_from` (in place of
-    `config.model`, but for inputs that this tells and they do not know, and the more past seasons of the
-    two). `directory` receives `checkpoints/` (to go on), `log.csv`, and `model/` (the averaged weights so
-    far). `minutes` ends this sitting, not the run.
+    `config.model`, but for Cria's inputs that this tells and they do not know, and for the more past
+    seasons and the more layers of the two). `directory` receives `checkpoints/` (to go on), `log.csv`,
+    and `model/` (the averaged weights so far). `minutes` ends this sitting, not the run.
 
     Raises:
         DataError: if the corpus leaves nothing to learn from, or `config` asks of it what it has not.
@@ -113,6 +113,9 @@ def _network(
             # Covariates come with fine-tuning.
             asked = dataclasses.replace(config.model, num_covariates=0)
             found = checkpoint.widened(found, checkpoint.with_inputs_of(found.config, [asked]))
+            if asked.num_layers > found.config.num_layers:
+                drawn = torch.Generator().manual_seed(config.seed)
+                found = checkpoint.deepened(found, asked.num_layers, drawn)
         return found, checkpoint.load_training(start_from).datasets
     network = checkpoint.make_network(config.model)
     network.initialise(torch.Generator().manual_seed(config.seed))
