@@ -92,7 +92,8 @@ def read_panel(
     given = parse_frequency(frequency) if frequency is not None else None
     time = _time_of(frame, time_column)
     named = [covariates] if isinstance(covariates, str) else list(covariates or ())
-    plain = frame.drop(columns=[*named, group_column], errors="ignore")
+    beside = [*named, *([] if group_column is None else [group_column])]
+    plain = frame.drop(columns=beside, errors="ignore") if beside else frame
     future = None if future_frame is None else as_frame(future_frame, id_column)
     identifier = id_column
     if identifier is None:
