@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import shlex
@@ -47,6 +48,8 @@ PROTOCOL = {
 # Of other sets: GIFT-Eval's short horizons, and the frequency's own season.
 HORIZONS = {"s": 60, "min": 48, "h": 48, "D": 30, "B": 30, "W": 8, "M": 12, "Q": 8, "Y": 6}
 
+FEWEST_WINDOWS = 5
+
 
 def choose(panel: Panel, most: int) -> Panel:
     """A seeded choice of series; all of them where `most` is 0 or there are no more."""
@@ -55,6 +58,17 @@ def choose(panel: Panel, most: int) -> Panel:
     chosen = np.sort(np.random.default_rng(0).permutation(len(panel))[:most])
     columns = [[part[n] for n in chosen] for part in (panel.ids, panel.values, panel.axes)]
     return Panel(*columns, panel.columns)
+
+
+def spread(panel: Panel, horizon: int, season: int, num_windows: int) -> tuple[int, int]:
+    """Windows of each series, and the steps from one to the next, so that about `num_windows` of a set
+    lie all over the later half of a usual series, at all steps of a season in turn."""
+    count = max(FEWEST_WINDOWS, num_windows // len(panel))
+    usual = int(np.median([len(values) for values in panel.values]))
+    step = max(1, (usual // 2 - horizon) // count)
+    while math.gcd(step, season) > 1:
+        step -= 1
+    return count, step
 
 
 def entrants(
@@ -97,6 +111,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of parquet files")
     parser.add_argument("--models", default=MODELS, help="with commas; the first is ours")
     parser.add_argument("--windows", type=int, default=5, help="windows of each series")
+    parser.add_argument("--spread", type=int, help="windows of each set, about; not the last ones")
     parser.add_argument("--max-series", type=int, default=0, help="series of a set; 0: all")
     parser.add_argument("--num-samples", type=int, default=50, help="paths of our model")
     parser.add_argument("--context-length", type=int, help="of our model; its own if not said")
@@ -114,8 +129,12 @@ def main() -> None:
             continue
         unit = panels[name].axes[0].frequency.unit
         horizon, season = PROTOCOL.get(name, (HORIZONS.get(unit, 60), None))
+        panel = choose(panels[name], arguments.max_series)
+        windows, step = arguments.windows, horizon
+        if arguments.spread:
+            windows, step = spread(panel, horizon, season or 1, arguments.spread)
         scores = llamacast.backtest(
-            choose(panels[name], arguments.max_series),
+            panel,
             horizon,
             entrants(
                 arguments.models.split(","),
@@ -124,7 +143,8 @@ def main() -> None:
                 arguments.num_samples,
                 arguments.context_length,
             ),
-            num_windows=arguments.windows,
+            num_windows=windows,
+            step=step,
             season=season,
             name=name,
             directory=Path("runs") / arguments.name / name,
