@@ -23,7 +23,13 @@ from llamacast.data.windows import Draws, WindowShape, draw_windows
 from llamacast.evaluation.report import markdown
 from llamacast.training.objectives import make_objective
 from llamacast.training.recipe import read_recipe
-from llamacast.training.validation import HORIZON, HeldBack, draw_held_back, forecast_shape
+from llamacast.training.validation import (
+    HORIZON,
+    HeldBack,
+    draw_held_back,
+    forecast_shape,
+    num_origins,
+)
 from llamacast.training.windows import CorpusOnDevice
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,11 +41,11 @@ def draw_trained(
     corpus: Corpus, mixture: Mixture, lengths: np.ndarray, shape: WindowShape, count: int
 ) -> Draws:
     """Windows anywhere in the series that are trained on whole."""
-    origins = np.maximum(corpus.lengths - HORIZON + 1, 0)
-    ends = np.where(lengths == corpus.lengths, origins, 0)
-    chances = corpus.probabilities(mixture, np.where(corpus.moves, ends, 0), 1)
+    begins = np.zeros_like(lengths)
+    ends = np.where(lengths == corpus.lengths, num_origins(corpus, begins), 0)
+    chances = corpus.probabilities(mixture, ends, 1)
     rng = np.random.default_rng(1)
-    return draw_windows(rng, chances, np.zeros_like(ends), ends, count, shape)
+    return draw_windows(rng, chances, begins, ends, count, shape)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ import llamacast
 from llamacast.data.arrow import read_panels
 from llamacast.evaluation.answers import LEVELS
 from llamacast.evaluation.backtest import Settled
+from llamacast.evaluation.metrics import interval_coverage
 from llamacast.evaluation.report import markdown
 from llamacast.evaluation.scores import Scores
 
@@ -36,8 +37,8 @@ def held(scores: Scores, interval: str) -> np.ndarray:
     """Per cent of windows whose actual lies within, at each step."""
     low, high = (LEVELS.index(level) for level in INTERVALS[interval])
     quantiles = scores.answers["cria"].quantiles
-    within = (scores.actuals >= quantiles[..., low]) & (scores.actuals <= quantiles[..., high])
-    return 100 * np.nanmean(np.where(np.isnan(scores.actuals), np.nan, within), axis=0)
+    steps = zip(scores.actuals.T, quantiles[..., low].T, quantiles[..., high].T, strict=True)
+    return np.array([100 * interval_coverage(*at_step) for at_step in steps])
 
 
 def row(name: str, horizon: int, scores: Scores) -> dict[str, object]:

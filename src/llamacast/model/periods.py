@@ -145,12 +145,12 @@ def _of_prefixes(
 def _autocorrelation(
     values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
 ) -> Float[Tensor, "series lag"]:
-    """Of the values less a straight line; lag 0 is 1 wherever anything moves."""
+    """Of the values (0 where not observed) less a straight line; lag 0 is 1 wherever anything moves."""
     weight = observed.to(values.dtype)
     count = weight.sum(dim=1, keepdim=True).clamp(min=1.0)
     time = torch.linspace(-1.0, 1.0, values.shape[1], device=values.device, dtype=values.dtype)
     time = (time - (time * weight).sum(dim=1, keepdim=True) / count) * weight
-    residual = values.masked_fill(~observed, 0.0)
+    residual = values
     # Twice: the first line lies where outliers have drawn it.
     for _ in range(2):
         residual = _without_outliers(_without_line(residual, time, weight, count), count)
