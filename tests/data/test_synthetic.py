@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llamacast.data.calendar import parse_frequency, stamps_from, step_numbers
-from llamacast.data.synthetic import FAMILIES, synthesise
+from llamacast.data.synthetic import FAMILIES, OF_REAL_SERIES, synthesise
 from llamacast.data.synthetic import mixture as mixing
 from llamacast.data.synthetic.axes import SHARES, Axes, draw_axes
 from llamacast.data.synthetic.causal import delay
@@ -36,10 +36,11 @@ from llamacast.data.synthetic.mixup import mixup, usable
 from llamacast.data.synthetic.seasonal import calendar_season, look_up, profiles
 from llamacast.data.synthetic.steady import _seasons as seasons_of_steady
 from llamacast.data.synthetic.stochastic import mean_reversion
+from llamacast.data.synthetic.working_week import _kinds_of_days as kinds_of_days
 from llamacast.forecast import DataError
 
 REAL = [np.sin(np.arange(400) / 5) + 2, np.arange(900.0), np.r_[np.full(30, np.nan), np.ones(9)]]
-MADE_UP = [name for name in FAMILIES if name != "mixup"]
+MADE_UP = [name for name in FAMILIES if name not in OF_REAL_SERIES]
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def rng():
 
 @pytest.fixture(scope="module")
 def many():
-    return synthesise(1300, seed=3, longest=700, real=REAL)
+    return synthesise(1400, seed=3, longest=700, real=REAL)
 
 
 def axes_of(frequency, num_series, length, start="2024-01-01"):
@@ -67,7 +68,7 @@ def test_same_seed_same_numbers():
 
 
 def test_families_share_evenly(many):
-    assert set(Counter(one.family for one in many).values()) == {1300 // len(FAMILIES)}
+    assert set(Counter(one.family for one in many).values()) == {1400 // len(FAMILIES)}
     assert list(dict.fromkeys(one.family for one in many)) == list(FAMILIES)
     counts = Counter(one.family for one in synthesise(25, 0, 100))
     assert set(counts) == set(MADE_UP)
@@ -271,6 +272,31 @@ def test_seasons_of_steady_series_are_all_of_one_size_or_none(rng):
     sizes = np.array([row[:length].std() for row, length in rows])
     np.testing.assert_allclose(sizes[sizes > 0], 1.0)
     assert 0.7 < (sizes > 0).mean() < 1
+
+
+def test_of_working_weeks_the_week_before_tells_more_than_the_day_before(rng):
+    values = FAMILIES["working_week"](rng, axes_of("h", 300, 8 * 168))
+    assert values.min() >= 0
+    errors = {lag: np.abs(values[:, lag:] - values[:, :-lag]).mean(axis=1) for lag in (24, 168)}
+    assert (errors[168] < errors[24]).mean() > 0.75
+    # Days off are at times next to nothing beside days worked, and at times hardly different.
+    days = values.reshape(300, -1, 24).sum(axis=2)
+    least = np.quantile(days, 0.1, axis=1) / np.median(days, axis=1)
+    assert (least < 0.15).mean() > 0.1
+    assert (least > 0.6).mean() > 0.1
+
+
+def test_days_of_a_week_are_of_their_kind_but_for_holidays_which_are_as_sundays(rng):
+    axes = axes_of("h", 400, 20 * 168, start="2024-01-01")  # a Monday
+    days = np.arange(axes.shape[1]) // 24
+    kinds = kinds_of_days(rng, axes, np.broadcast_to(days, axes.shape)).reshape(400, 20, 7, 24)
+    assert set(np.unique(kinds)) == {0, 1, 2}
+    assert (kinds == kinds[..., :1]).all()
+    weeks = kinds[..., 0]
+    usual = np.median(weeks, axis=1, keepdims=True)
+    others = weeks != usual
+    assert (weeks == usual[..., 6:])[others].all()
+    assert 0.2 < others.any(axis=(1, 2)).mean() < 0.6
 
 
 def test_counts_are_whole_and_many_are_zero(many):

@@ -35,6 +35,17 @@ def test_multiples_of_a_period_say_nothing_new():
     assert not any(found % 12 == 0 and found > 12 for found in lengths(wave(12, noise=0.02)))
 
 
+def test_weeks_of_which_one_is_odd_are_still_weeks():
+    steps = torch.arange(3 * 504)
+    free = (steps // 24 % 7 >= 5).float()
+    odd = (steps // 24 % 21 == 4).float()  # a day off every third week
+    values = (torch.sin(2 * torch.pi * steps / 24) + 1.5) * (1 - torch.maximum(free, odd))
+    values = values[None] + 0.05 * wave(1e9, length=len(steps))
+    found = lengths(values, seasons=torch.tensor([[24, 168]]))
+    assert {24, 168} <= set(found)
+    assert not {336, 504} & set(found)
+
+
 def test_the_calendar_speaks_where_the_series_hardly_does():
     noise = wave(1e9, noise=1.0, length=300, seed=3)
     assert lengths(noise, seasons=torch.tensor([[52, 0]]))[0] == 52

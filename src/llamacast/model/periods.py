@@ -21,11 +21,12 @@ LONGEST_TOGETHER = 16
 PAIRS_OF_NONE = 8.0
 # Of two periods that fit as well the shorter is taken, and one that the calendar knows; the more so,
 # the more correlations of that size are chance: theirs is about 1 / sqrt(steps).
-PENALTY_PER_OCTAVE = 0.03
+PENALTY_PER_OCTAVE, PENALTY_PER_OCTAVE_OF_CALENDAR = 0.06, 0.045
 CALENDAR_BONUS, CALENDAR_BONUS_OF_CHANCE = 0.1, 2.0
-# How near, as a share, a period is to another, or to a multiple of it, to be the same.
+# How near, as a share, a period is to another, or to a multiple of it, to be the same. A multiple takes
+# the place of some other period, so that three weeks must tell far more than one does.
 NEARNESS = 0.06
-MULTIPLE_MUST_GAIN = 0.03
+MULTIPLE_MUST_GAIN = 0.15
 # Residuals beyond so many usual ones are outliers, which would hide every period.
 LARGEST_RESIDUAL = 4.5
 
@@ -67,7 +68,8 @@ def find_periods(
     span = (last - first + 1).clamp(min=0)[:, None]
     lengths, fits = _candidates(strength, seasons, span)
     from_calendar = torch.arange(lengths.shape[1], device=lengths.device) >= NUM_PEAKS
-    scores = fits - PENALTY_PER_OCTAVE * lengths.clamp(min=1).float().log2()
+    penalty = torch.where(from_calendar, PENALTY_PER_OCTAVE_OF_CALENDAR, PENALTY_PER_OCTAVE)
+    scores = fits - penalty * lengths.clamp(min=1).float().log2()
     bonus = CALENDAR_BONUS + CALENDAR_BONUS_OF_CHANCE / span.clamp(min=1).sqrt()
     scores = scores + bonus * from_calendar
     scores = scores.masked_fill(lengths == 0, -torch.inf)

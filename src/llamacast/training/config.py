@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from llamacast.data.corpora import HoldOut, Mixture
-from llamacast.data.synthetic import FAMILIES
+from llamacast.data.synthetic import FAMILIES, OF_REAL_SERIES
 from llamacast.model.config import NetworkConfig, lag_llama
 from llamacast.training.augment import AugmentConfig
 from llamacast.training.loop import LoopConfig
@@ -70,7 +70,7 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.share < 1.0 or self.num_series < 1:
             raise ValueError("share must be in [0, 1), num_series positive")
-        made = [name for name in FAMILIES if name != "mixup"]
+        made = [name for name in FAMILIES if name not in OF_REAL_SERIES]
         unknown = sorted(self.weights.keys() - set(made))
         if unknown:
             raise ValueError(

@@ -1,5 +1,10 @@
 """Made-up training series of many families, on true calendars."""
 
-from llamacast.data.synthetic.mixture import FAMILIES, SyntheticSeries, synthesise
+from llamacast.data.synthetic.mixture import (
+    FAMILIES,
+    OF_REAL_SERIES,
+    SyntheticSeries,
+    synthesise,
+)
 
-__all__ = ["FAMILIES", "SyntheticSeries", "synthesise"]
+__all__ = ["FAMILIES", "OF_REAL_SERIES", "SyntheticSeries", "synthesise"]

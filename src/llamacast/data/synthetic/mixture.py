@@ -23,6 +23,7 @@ from llamacast.data.synthetic.operations import operations
 from llamacast.data.synthetic.seasonal import seasonal_trend
 from llamacast.data.synthetic.steady import steady
 from llamacast.data.synthetic.stochastic import ornstein_uhlenbeck, random_walk
+from llamacast.data.synthetic.working_week import working_week
 from llamacast.forecast import DataError
 
 FAMILIES: dict[str, Callable[..., Rows]] = {
@@ -39,9 +40,12 @@ FAMILIES: dict[str, Callable[..., Rows]] = {
     "causal": causal,
     "chaotic": chaotic,
     "steady": steady,
+    "working_week": working_week,
 }
-"""What makes each family: a function of a generator and axes (`mixup`: and real series) to rows,
-`(series, step)`, of which each series' own length counts."""
+"""What makes each family: a function of a generator and axes (those of real series: and these) to
+rows, `(series, step)`, of which each series' own length counts."""
+OF_REAL_SERIES = frozenset({"mixup"})
+"""Families that combine real series, and are made only where some are given."""
 
 # Frequencies of families that are not found at all of them; of the others, `axes.SHARES`.
 FREQUENCIES = {
@@ -55,6 +59,7 @@ FREQUENCIES = {
         **{"10s": 0.1, "min": 0.2, "5min": 0.2, "10min": 0.1, "15min": 0.1, "30min": 0.05},
         **{"h": 0.15, "D": 0.1},
     },
+    "working_week": {"10min": 0.1, "15min": 0.2, "30min": 0.2, "h": 0.5},
 }
 WHOLE_NUMBERS = frozenset({"intermittent"})
 """Families whose values are counts, which no scale or level may spoil."""
@@ -89,7 +94,7 @@ def synthesise(
         num_series: how many in all; those left over go to the first families.
         seed: the same seed makes the same series.
         longest: most steps of a series, from 64 on. Series of weeks and longer steps are shorter.
-        real: series that `mixup` combines; without any that moves, there is no such family.
+        real: series for families `OF_REAL_SERIES`; without any that moves, there are no such families.
 
     Raises:
         DataError: if `longest` is too small, or `real` hardly moves anywhere.
@@ -97,7 +102,7 @@ def synthesise(
     if longest < SHORTEST:
         raise DataError(f"longest must be at least {SHORTEST} steps; got {longest}")
     pool = usable(real)
-    names = [name for name in FAMILIES if pool or name != "mixup"]
+    names = [name for name in FAMILIES if pool or name not in OF_REAL_SERIES]
     made: list[SyntheticSeries] = []
     for number, name in enumerate(names):
         share = num_series // len(names) + (number < num_series % len(names))
@@ -127,7 +132,8 @@ def draw_sound(name: str, rng: Rng, axes: Axes, real: Sequence[FloatArray] = ())
     missing = np.arange(axes.num_series)
     for _ in range(_MOST_ATTEMPTS):
         part = axes.take(missing)
-        rows = FAMILIES[name](rng, part, real) if name == "mixup" else FAMILIES[name](rng, part)
+        given = (real,) if name in OF_REAL_SERIES else ()
+        rows = FAMILIES[name](rng, part, *given)
         for index, row, length in zip(missing, rows, part.lengths, strict=True):
             values = _without_end(row[:length])
             if is_sound(values):
