@@ -46,6 +46,17 @@ def test_weeks_of_which_one_is_odd_are_still_weeks():
     assert not {336, 504} & set(found)
 
 
+@pytest.mark.parametrize(("share_free", "first"), [(1.0, 168), (0.0, 24)])
+def test_a_week_stands_before_a_day_where_it_tells_far_more(share_free, first):
+    steps = torch.arange(1500)
+    free = (steps // 24 % 7 >= 5) * share_free
+    values = (torch.sin(2 * torch.pi * steps / 24) + 1.5) * (1 - free) + wave(1e9, length=1500)[0]
+    calendar = torch.tensor([[24, 168]])
+    found = lengths(values[None], seasons=calendar)
+    assert found[0] == first
+    assert set(found[:2]) == {24, 168}
+
+
 def test_the_calendar_speaks_where_the_series_hardly_does():
     noise = wave(1e9, noise=1.0, length=300, seed=3)
     assert lengths(noise, seasons=torch.tensor([[52, 0]]))[0] == 52

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +28,8 @@ CALENDAR_BONUS, CALENDAR_BONUS_OF_CHANCE = 0.1, 2.0
 # the place of some other period, so that three weeks must tell far more than one does.
 NEARNESS = 0.06
 MULTIPLE_MUST_GAIN = 0.15
+# The share of what a day leaves unexplained that a week must leave at most, to stand before it.
+HOLDS_ANOTHER = 0.8
 # Residuals beyond so many usual ones are outliers, which would hide every period.
 LARGEST_RESIDUAL = 4.5
 
@@ -57,7 +60,9 @@ def find_periods(
 
     Candidates are the local peaks of the autocorrelation, by fast Fourier transforms over what is
     observed, and `seasons` (0 for none), which count a little more. Of a period and its multiples
-    only one is taken, unless the calendar knows both, or the multiple fits clearly better.
+    only one is taken, unless the calendar knows both, or the multiple fits clearly better. Of the
+    calendar's the longer comes first where it holds the shorter and tells far more: days off are
+    foretold by the week, not by the day.
     """
     values = values.masked_fill(~observed, 0.0)
     strength = _strength(_autocorrelation(values, observed))
@@ -73,7 +78,7 @@ def find_periods(
     bonus = CALENDAR_BONUS + CALENDAR_BONUS_OF_CHANCE / span.clamp(min=1).sqrt()
     scores = scores + bonus * from_calendar
     scores = scores.masked_fill(lengths == 0, -torch.inf)
-    taken_lengths, taken_fits = [], []
+    taken_lengths, taken_fits, known = [], [], []
     for _ in range(num_periods):
         best = scores.argmax(dim=1, keepdim=True)
         found = scores.gather(1, best) > -torch.inf
@@ -81,8 +86,10 @@ def find_periods(
         fit = fits.gather(1, best).masked_fill(~found, 0.0)
         taken_lengths.append(length)
         taken_fits.append(fit)
+        known.append(found & (best >= NUM_PEAKS))
         same = _is_same(lengths, fits, from_calendar, length, fit)
         scores = scores.masked_fill(same & found, -torch.inf)
+    _longer_first(taken_lengths, taken_fits, known)
     return Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))
 
 
@@ -216,6 +223,20 @@ def _candidates(
     known = torch.where(fits, seasons, 0)
     lengths = torch.cat([peaks, known], dim=1)
     return lengths, strength.gather(1, lengths).masked_fill(lengths == 0, 0.0)
+
+
+def _longer_first(lengths: list[Tensor], fits: list[Tensor], known: list[Tensor]) -> None:
+    """Exchange, in place, two of the calendar's periods where the latter holds the former, and what it
+    leaves of the variance is far less."""
+    for one, other in combinations(range(len(lengths)), 2):
+        holds = known[one] & known[other] & (lengths[other] > lengths[one])
+        holds &= lengths[other] % lengths[one].clamp(min=1) == 0
+        holds &= 1 - fits[other] < HOLDS_ANOTHER * (1 - fits[one])
+        for both in (lengths, fits):
+            both[one], both[other] = (
+                torch.where(holds, both[other], both[one]),
+                torch.where(holds, both[one], both[other]),
+            )
 
 
 def _is_same(
