@@ -78,7 +78,7 @@ def find_periods(
     bonus = CALENDAR_BONUS + CALENDAR_BONUS_OF_CHANCE / span.clamp(min=1).sqrt()
     scores = scores + bonus * from_calendar
     scores = scores.masked_fill(lengths == 0, -torch.inf)
-    taken_lengths, taken_fits, known = [], [], []
+    taken_lengths, taken_fits, from_seasons = [], [], []
     for _ in range(num_periods):
         best = scores.argmax(dim=1, keepdim=True)
         found = scores.gather(1, best) > -torch.inf
@@ -86,11 +86,11 @@ def find_periods(
         fit = fits.gather(1, best).masked_fill(~found, 0.0)
         taken_lengths.append(length)
         taken_fits.append(fit)
-        known.append(found & (best >= NUM_PEAKS))
+        from_seasons.append(found & (best >= NUM_PEAKS))
         same = _is_same(lengths, fits, from_calendar, length, fit)
         scores = scores.masked_fill(same & found, -torch.inf)
-    _longer_first(taken_lengths, taken_fits, known)
-    return Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))
+    taken = Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))
+    return _longer_first(taken, torch.cat(from_seasons, dim=1))
 
 
 def find_periods_along(
@@ -225,18 +225,24 @@ def _candidates(
     return lengths, strength.gather(1, lengths).masked_fill(lengths == 0, 0.0)
 
 
-def _longer_first(lengths: list[Tensor], fits: list[Tensor], known: list[Tensor]) -> None:
-    """Exchange, in place, two of the calendar's periods where the latter holds the former, and what it
-    leaves of the variance is far less."""
-    for one, other in combinations(range(len(lengths)), 2):
-        holds = known[one] & known[other] & (lengths[other] > lengths[one])
-        holds &= lengths[other] % lengths[one].clamp(min=1) == 0
-        holds &= 1 - fits[other] < HOLDS_ANOTHER * (1 - fits[one])
-        for both in (lengths, fits):
-            both[one], both[other] = (
-                torch.where(holds, both[other], both[one]),
-                torch.where(holds, both[one], both[other]),
-            )
+def _longer_first(periods: Periods, from_calendar: Bool[Tensor, "series period"]) -> Periods:
+    """Two of the calendar's periods exchanged where the latter holds the former and leaves far less of
+    the variance. Of more than one such pair, which two suggestions do not make, the first."""
+    places = range(periods.lengths.shape[1])
+    pairs = list(combinations(places, 2))
+    if not pairs:
+        return periods
+    former, latter = map(list, zip(*pairs, strict=True))
+    known, left = periods.lengths * from_calendar, 1 - periods.strengths
+    short, long = known[:, former], known[:, latter]
+    holds = (short > 0) & (long > short) & (long % short.clamp(min=1) == 0)
+    holds &= left[:, latter] < HOLDS_ANOTHER * left[:, former]
+    exchanges = ({one: other, other: one} for one, other in pairs)
+    exchanged = [[exchange.get(place, place) for place in places] for exchange in exchanges]
+    orders = torch.tensor([list(places), *exchanged], device=known.device)
+    # The first column stands for no exchange, and is found where no other is true.
+    order = orders[torch.nn.functional.pad(holds, (1, 0)).int().argmax(dim=1)]
+    return Periods(periods.lengths.gather(1, order), periods.strengths.gather(1, order))
 
 
 def _is_same(
