@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llamacast.data.calendar import parse_frequency, stamps_from, step_numbers
-from llamacast.data.synthetic import FAMILIES, OF_REAL_SERIES, synthesise
+from llamacast.data.synthetic import FAMILIES, MADE_UP, synthesise
 from llamacast.data.synthetic import mixture as mixing
 from llamacast.data.synthetic.axes import SHARES, Axes, draw_axes
 from llamacast.data.synthetic.causal import delay
@@ -40,7 +40,6 @@ from llamacast.data.synthetic.working_week import _kinds_of_days as kinds_of_day
 from llamacast.forecast import DataError
 
 REAL = [np.sin(np.arange(400) / 5) + 2, np.arange(900.0), np.r_[np.full(30, np.nan), np.ones(9)]]
-MADE_UP = [name for name in FAMILIES if name not in OF_REAL_SERIES]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llamacast.data.calendar import parse_frequency
-from llamacast.data.synthetic import FAMILIES, OF_REAL_SERIES
+from llamacast.data.synthetic import MADE_UP
 from llamacast.training.batches import Batches
 from llamacast.training.config import AggregateConfig, GroupConfig, SyntheticConfig
 from tests.training.small_run import CPU, NOTHING, SMALL, SMALL_CRIA, config
@@ -125,16 +125,15 @@ def test_synthetic_series_join_in_their_share(corpus):
 
 def test_families_of_synthetic_series_are_drawn_by_their_weights(corpus):
     weights = {"steady": 3.0, "growth": 0.0}
-    families = [name for name in FAMILIES if name not in OF_REAL_SERIES]
     plan = config(
-        synthetic=SyntheticConfig(share=0.3, num_series=10 * len(families), weights=weights)
+        synthetic=SyntheticConfig(share=0.3, num_series=10 * len(MADE_UP), weights=weights)
     )
     batches = Batches(corpus, plan, CPU)
-    made = np.split(batches._chances[16][corpus.num_series :], len(families))  # as many of each
-    shares = dict(zip(families, made, strict=True))
+    made = np.split(batches._chances[16][corpus.num_series :], len(MADE_UP))  # as many of each
+    shares = dict(zip(MADE_UP, made, strict=True))
     assert shares["growth"].sum() == 0
     # One family less, and two more of another.
-    assert shares["steady"].sum() == pytest.approx(0.3 * 3 / (len(families) + 1), rel=0.01)
+    assert shares["steady"].sum() == pytest.approx(0.3 * 3 / (len(MADE_UP) + 1), rel=0.01)
     with pytest.raises(ValueError, match="there is no family 'mixup'; there are gaussian_process"):
         SyntheticConfig(weights={"mixup": 1.0})
     with pytest.raises(ValueError, match="negative"):

@@ -86,7 +86,7 @@ def find_periods(
         fit = fits.gather(1, best).masked_fill(~found, 0.0)
         taken_lengths.append(length)
         taken_fits.append(fit)
-        from_seasons.append(found & (best >= NUM_PEAKS))
+        from_seasons.append(from_calendar[best])
         same = _is_same(lengths, fits, from_calendar, length, fit)
         scores = scores.masked_fill(same & found, -torch.inf)
     taken = Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))

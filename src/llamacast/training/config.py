@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from llamacast.data.corpora import HoldOut, Mixture
-from llamacast.data.synthetic import FAMILIES, OF_REAL_SERIES
+from llamacast.data.synthetic import MADE_UP
 from llamacast.model.config import NetworkConfig, lag_llama
 from llamacast.training.augment import AugmentConfig
 from llamacast.training.loop import LoopConfig
@@ -70,11 +70,10 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.share < 1.0 or self.num_series < 1:
             raise ValueError("share must be in [0, 1), num_series positive")
-        made = [name for name in FAMILIES if name not in OF_REAL_SERIES]
-        unknown = sorted(self.weights.keys() - set(made))
+        unknown = sorted(self.weights.keys() - set(MADE_UP))
         if unknown:
             raise ValueError(
-                f"weights: there is no family {unknown[0]!r}; there are {', '.join(made)}"
+                f"weights: there is no family {unknown[0]!r}; there are {', '.join(MADE_UP)}"
             )
         if self.weights and min(self.weights.values()) < 0:
             raise ValueError("weights must not be negative")

@@ -2,9 +2,9 @@
 
 from llamacast.data.synthetic.mixture import (
     FAMILIES,
-    OF_REAL_SERIES,
+    MADE_UP,
     SyntheticSeries,
     synthesise,
 )
 
-__all__ = ["FAMILIES", "OF_REAL_SERIES", "SyntheticSeries", "synthesise"]
+__all__ = ["FAMILIES", "MADE_UP", "SyntheticSeries", "synthesise"]

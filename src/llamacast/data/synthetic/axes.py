@@ -121,9 +121,14 @@ class Axes:
         return np.where(column(by_month), months / 12, passed)
 
     @property
+    def days(self) -> Integers:
+        """Days from 1970 to that of each step."""
+        return self.stamps.astype("datetime64[D]").astype(np.int64)
+
+    @property
     def weekdays(self) -> Integers:
         """Day of the week of each step, Monday 0."""
-        return (self.stamps.astype("datetime64[D]").astype(np.int64) + 3) % 7
+        return (self.days + 3) % 7
 
 
 def _steps_in(span: Span, frequency: Frequency) -> float:

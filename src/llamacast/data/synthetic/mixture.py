@@ -46,6 +46,8 @@ FAMILIES: dict[str, Callable[..., Rows]] = {
 rows, `(series, step)`, of which each series' own length counts."""
 OF_REAL_SERIES = frozenset({"mixup"})
 """Families that combine real series, and are made only where some are given."""
+MADE_UP = tuple(name for name in FAMILIES if name not in OF_REAL_SERIES)
+"""All others."""
 
 # Frequencies of families that are not found at all of them; of the others, `axes.SHARES`.
 FREQUENCIES = {
@@ -102,7 +104,7 @@ def synthesise(
     if longest < SHORTEST:
         raise DataError(f"longest must be at least {SHORTEST} steps; got {longest}")
     pool = usable(real)
-    names = [name for name in FAMILIES if pool or name not in OF_REAL_SERIES]
+    names = tuple(FAMILIES) if pool else MADE_UP
     made: list[SyntheticSeries] = []
     for number, name in enumerate(names):
         share = num_series // len(names) + (number < num_series % len(names))

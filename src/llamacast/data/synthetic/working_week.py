@@ -32,7 +32,7 @@ def working_week(rng: Rng, axes: Axes) -> Rows:
     Some days are free that are not so by the week (holidays). Values are 0 or more; noise grows with
     what is expected, or is that of counts; days are as a whole busier or quieter.
     """
-    days = axes.stamps.astype("datetime64[D]").astype(np.int64)
+    days = axes.days
     day = days - days[:, :1]
     kinds = _kinds_of_days(rng, axes, day)
     phases = axes.phases("day")
@@ -61,8 +61,7 @@ def _kinds_of_days(rng: Rng, axes: Axes, day: Integers) -> Integers:
     """The kind of day of each step."""
     week = rng.choice(len(_SHARES_OF_WEEKS), size=axes.num_series, p=_SHARES_OF_WEEKS)
     any_day = rng.integers(_NUM_KINDS, size=(axes.num_series, 7))
-    kinds = np.concatenate([_WEEKS, np.zeros((1, 7), dtype=np.int64)])[week]
-    kinds = np.where(column(week == len(_WEEKS)), any_day, kinds)
+    kinds = np.where(column(week == len(_WEEKS)), any_day, _WEEKS.take(week, axis=0, mode="clip"))
     found = np.take_along_axis(kinds, axes.weekdays, axis=1)
     holidays = chance(rng, 0.02, (axes.num_series, int(day.max()) + 1))
     holidays &= column(chance(rng, 0.5, axes.num_series))
