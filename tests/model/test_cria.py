@@ -93,7 +93,7 @@ def test_no_token_sees_what_comes_after_it():
 def test_periods_that_are_not_told_leave_no_trace():
     model, values = network(), series()
     arguments = (everything(values), NO_SEASONS.expand(3, -1), patches(values))
-    told = torch.tensor([[True] * 3, [True, False, False], [False] * 3])[:, : SMALL.num_periods]
+    told = torch.tensor([[0, 1, 2], [0, -1, -1], [-1, -1, -1]])[:, : SMALL.num_periods]
     plain = model.window(values, *arguments)
     hidden = model.window(values, *arguments, told_periods=told)
     assert (plain.periods.lengths[:, -1, 0] > 0).all()
@@ -107,6 +107,24 @@ def test_periods_that_are_not_told_leave_no_trace():
     assert not torch.equal(losses[2], model.loss(values, *arguments)[2])
 
 
+@torch.no_grad()
+def test_periods_told_in_another_order_bring_their_seasons_along():
+    model, values = network(), series()
+    arguments = (everything(values), NO_SEASONS.expand(3, -1), patches(values))
+    order = list(reversed(range(SMALL.num_periods)))
+    plain = model.window(values, *arguments)
+    turned = model.window(values, *arguments, told_periods=torch.tensor([order] * 3))
+    assert not torch.equal(plain.periods.lengths, turned.periods.lengths)
+    for name in ("lengths", "strengths"):
+        one, other = (getattr(window.periods, name) for window in (plain, turned))
+        assert torch.equal(one[..., order], other)
+    for name in ("latest", "latest_seen", "mean", "grown"):
+        one, other = (getattr(window.outlook.seasons, name) for window in (plain, turned))
+        assert torch.equal(one[..., order], other)
+    # What an answer is worth does not depend on the order.
+    torch.testing.assert_close(loss_unit(plain), loss_unit(turned))
+
+
 def test_a_short_history_is_read_by_its_calendar():
     values = series(1, 16)
     known = patches(values)
@@ -115,7 +133,7 @@ def test_a_short_history_is_read_by_its_calendar():
         seasons = torch.tensor([[first, second]])
         model = network(config)
         with torch.no_grad():
-            none = torch.zeros(1, SMALL.num_periods, dtype=torch.bool)
+            none = torch.full((1, SMALL.num_periods), -1)
             shown = everything(values)
             window = model.window(values, shown, seasons, known, told_periods=none)
             return model.hidden(window)
@@ -221,7 +239,7 @@ def test_what_repeats_counts_for_more_and_what_does_not_counts_as_it_moves():
     arguments = everything(values), torch.tensor([[12, 0]]).expand(3, -1), patches(values)
     model = network()
     told = model.window(values, *arguments)
-    hidden = model.window(values, *arguments, told_periods=torch.zeros(3, 3) > 0)
+    hidden = model.window(values, *arguments, told_periods=torch.full((3, 3), -1))
     units, plain = loss_unit(told)[:, -1], loss_unit(hidden)[:, -1]
     torch.testing.assert_close(plain, hidden.outlook.frames.movement[:, -1].sqrt())
     exact, noisy, wandering = (units / plain).tolist()

@@ -34,12 +34,28 @@ def masked(end_share=0.45, scattered_share=0.45, cut=None, horizon=None, **other
 
 
 def test_periods_are_hidden_in_their_share_of_windows():
-    assert masked()["told_periods"].all()
-    told = masked(cut=windows(4_000), hidden_periods_share=0.2)["told_periods"]
+    assert torch.equal(masked()["told_periods"], torch.arange(3).expand(400, -1))
+    told = masked(cut=windows(4_000), hidden_periods_share=0.2)["told_periods"] >= 0
     # By chance of its own, or with all but the first.
     assert torch.allclose(told.float().mean(dim=0), torch.tensor([0.84, 0.64, 0.64]), atol=0.03)
     only_first = told[:, 0] & ~told[:, 1:].any(dim=1)
     assert abs(only_first.float().mean() - (0.2 + 0.8 * 0.8 * 0.04)) < 0.03
+
+
+def test_periods_are_shuffled_in_their_share_of_windows():
+    cut, hidden = windows(6_000), {"hidden_periods_share": 0.2}
+    ranked = masked(cut=cut, **hidden)["told_periods"]
+    shuffled = masked(cut=cut, **hidden, shuffled_periods_share=0.6)["told_periods"]
+    # The same are hidden, and the others are told in some order.
+    assert torch.equal(ranked.sort(dim=1).values, shuffled.sort(dim=1).values)
+    always = masked(cut=cut, shuffled_periods_share=1.0)["told_periods"]
+    orders, counts = always.unique(dim=0, return_counts=True)
+    assert len(orders) == 6
+    assert torch.allclose(counts / 6_000, torch.tensor(1 / 6), atol=0.02)
+    # One order in six is the ranks' own.
+    sometimes = masked(cut=cut, shuffled_periods_share=0.6)["told_periods"]
+    ranks = torch.arange(3)
+    assert abs((sometimes == ranks).all(dim=1).float().mean() - (0.4 + 0.6 / 6)) < 0.02
 
 
 def test_no_more_is_masked_than_a_horizon_needs():

@@ -134,14 +134,15 @@ class Cria(nn.Module):
         seasons: Int[Tensor, "series season"],
         num_known: Int[Tensor, " series"],
         covariates: Float[Tensor, "series longer covariate"] | None = None,
-        told_periods: Bool[Tensor, "series period"] | None = None,
+        told_periods: Int[Tensor, "series period"] | None = None,
     ) -> PatchWindow:
         """Frames, periods and seasonal lags of series in whole patches, standardised beforehand.
 
         `seasons` are periods that the calendar suggests (0 for none). `num_known` is the number of
         each row's patches that a forecast is made from. `covariates` go on for a patch after the
-        values; those of a network that wants some are as usual (0) where none are given. Periods
-        that are not told, in training, are as if they had not been found.
+        values; those of a network that wants some are as usual (0) where none are given.
+        `told_periods` are the ranks of the periods that are told, in training, in the order in which
+        they are; -1 is as if none had been found.
         """
         assert values.shape[1] % self.config.patch_length == 0, "whole patches only"
         values = values.masked_fill(~observed, 0.0)
@@ -149,7 +150,7 @@ class Cria(nn.Module):
             values, observed, seasons, num_known, self.config.num_periods, self.config.patch_length
         )
         if told_periods is not None:
-            periods = periods.only(told_periods)
+            periods = periods.told(told_periods)
         frames = make_frames(values, observed, self.config)
         lags = gather_seasons(values, observed, frames, periods, self.config)
         patched = (-1, self.config.patch_length)
@@ -209,7 +210,7 @@ class Cria(nn.Module):
         seasons: Int[Tensor, "series season"],
         num_known: Int[Tensor, " series"],
         covariates: Float[Tensor, "series longer covariate"] | None = None,
-        told_periods: Bool[Tensor, "series period"] | None = None,
+        told_periods: Int[Tensor, "series period"] | None = None,
     ) -> Float[Tensor, "series step"]:
         """Loss of each step after the first patch; it means nothing where nothing was observed.
 

@@ -44,10 +44,12 @@ class Periods:
     """How far the autocorrelation there, after a straight line is taken off, rises above 0 and above
     its lowest point before: near 1 for a season, near 0 for what merely changes slowly."""
 
-    def only(self, told: Bool[Tensor, "series period"]) -> Periods:
-        """Those of each series that are told; the places of the others hold none."""
-        hidden = ~told.view(len(told), *(1,) * (self.lengths.dim() - 2), -1)
-        return Periods(self.lengths.masked_fill(hidden, 0), self.strengths.masked_fill(hidden, 0.0))
+    def told(self, ranks: Int[Tensor, "series period"]) -> Periods:
+        """Those of each series that stand at the ranks given, from 0, in that order; -1 for none."""
+        ranks = ranks.view(len(ranks), *(1,) * (self.lengths.dim() - 2), -1).expand_as(self.lengths)
+        chosen, hidden = ranks.clamp(min=0), ranks < 0
+        lengths, strengths = self.lengths.gather(-1, chosen), self.strengths.gather(-1, chosen)
+        return Periods(lengths.masked_fill(hidden, 0), strengths.masked_fill(hidden, 0.0))
 
 
 def find_periods(

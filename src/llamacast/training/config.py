@@ -38,6 +38,9 @@ class WindowConfig:
     hidden_periods_share: float = 0.0
     """Cria: how often each period of a window is not told, and how often all but the strongest are not,
     so that the network does not rely on periods that are chance."""
+    shuffled_periods_share: float = 0.0
+    """Cria: how often periods are told in an order that is drawn, so that the network weighs them by their
+    strengths and does not take the first of them at its word."""
 
     def __post_init__(self) -> None:
         if len(self.lengths) != len(self.length_weights) or not self.lengths:
@@ -53,6 +56,8 @@ class WindowConfig:
             raise ValueError("masked_end_share and masked_within_share must be in [0, 1] together")
         if not 0 <= self.hidden_periods_share < 1:
             raise ValueError("hidden_periods_share must be in [0, 1)")
+        if not 0 <= self.shuffled_periods_share <= 1:
+            raise ValueError("shuffled_periods_share must be in [0, 1]")
         if not 0 < self.largest_horizon_share < 1 or self.target_noise < 0:
             raise ValueError("largest_horizon_share must be in (0, 1), target_noise not negative")
 

@@ -28,7 +28,7 @@ def as_patch_batch(
     """What the objective of patches takes: windows that begin in the first patch, partly masked.
 
     Of some windows the end is not shown, of some stretches all over; the others are shown whole.
-    Of some, periods are not told.
+    Of some, periods are not told, or in an order that is drawn.
     Windows that do not move count for nothing.
     """
     standardised, _, scale = standardise(cut.values.double(), cut.observed)
@@ -60,21 +60,27 @@ def as_patch_batch(
         "shown": shown,
         "seasons": cut.seasons,
         "num_known": torch.where(at_end, first, num_tokens),
-        "told_periods": _told_periods(
-            len(seen), num_periods, config.hidden_periods_share, generator
-        ),
+        "told_periods": _told_periods(len(seen), num_periods, config, generator),
         "counts": counts,
         "count": counts.sum(),
     }
 
 
 def _told_periods(
-    num_windows: int, num_periods: int, share: float, generator: torch.Generator
-) -> Bool[Tensor, "window period"]:
-    """Each is hidden in a share of windows; in another share, all but the first."""
-    draws = torch.rand((num_windows, num_periods + 1), generator=generator, device=generator.device)
-    is_first = torch.arange(num_periods, device=draws.device) == 0
-    return torch.where(draws[:, :1] < share, is_first, draws[:, 1:] >= share)
+    num_windows: int, num_periods: int, config: WindowConfig, generator: torch.Generator
+) -> Int[Tensor, "window period"]:
+    """Ranks of periods in the order in which they are told, -1 for those that are hidden.
+
+    Each is hidden in a share of windows; in another share, all but the strongest. The order is drawn in
+    a share of windows, by its own.
+    """
+    shape, share = (3, num_windows, num_periods + 1), config.hidden_periods_share
+    hiding, shuffling, order = torch.rand(shape, generator=generator, device=generator.device)
+    ranks = torch.arange(num_periods, device=order.device)
+    told = torch.where(hiding[:, :1] < share, ranks == 0, hiding[:, 1:] >= share)
+    told_ranks = torch.where(told, ranks, -1)
+    shuffled = shuffling[:, :1] < config.shuffled_periods_share
+    return torch.where(shuffled, told_ranks.gather(1, order[:, 1:].argsort(dim=1)), told_ranks)
 
 
 def _first_of_end(
