@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +15,8 @@ SHORTEST_PERIOD = 2
 # A peak must have been seen one and a half times; what the calendar suggests, once.
 LONGEST_SHARE, LONGEST_SHARE_OF_CALENDAR = 2 / 3, 0.95
 NUM_PEAKS = 16
+# The calendar suggests so many, the shorter first (`season_candidates`).
+NUM_SEASONS = 2
 # Beginnings of so many patches are searched together: many small searches take longer than one.
 LONGEST_TOGETHER = 16
 # A correlation over few pairs of steps is chance: it counts as if so many pairs of none came along.
@@ -80,7 +81,8 @@ def find_periods(
     bonus = CALENDAR_BONUS + CALENDAR_BONUS_OF_CHANCE / span.clamp(min=1).sqrt()
     scores = scores + bonus * from_calendar
     scores = scores.masked_fill(lengths == 0, -torch.inf)
-    taken_lengths, taken_fits, from_seasons = [], [], []
+    scores = _longer_first(scores, lengths, fits)
+    taken_lengths, taken_fits = [], []
     for _ in range(num_periods):
         best = scores.argmax(dim=1, keepdim=True)
         found = scores.gather(1, best) > -torch.inf
@@ -88,11 +90,9 @@ def find_periods(
         fit = fits.gather(1, best).masked_fill(~found, 0.0)
         taken_lengths.append(length)
         taken_fits.append(fit)
-        from_seasons.append(from_calendar[best])
         same = _is_same(lengths, fits, from_calendar, length, fit)
         scores = scores.masked_fill(same & found, -torch.inf)
-    taken = Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))
-    return _longer_first(taken, torch.cat(from_seasons, dim=1))
+    return Periods(torch.cat(taken_lengths, dim=1), torch.cat(taken_fits, dim=1))
 
 
 def find_periods_along(
@@ -227,24 +227,20 @@ def _candidates(
     return lengths, strength.gather(1, lengths).masked_fill(lengths == 0, 0.0)
 
 
-def _longer_first(periods: Periods, from_calendar: Bool[Tensor, "series period"]) -> Periods:
-    """Two of the calendar's periods exchanged where the latter holds the former and leaves far less of
-    the variance. Of more than one such pair, which two suggestions do not make, the first."""
-    places = range(periods.lengths.shape[1])
-    pairs = list(combinations(places, 2))
-    if not pairs:
-        return periods
-    former, latter = map(list, zip(*pairs, strict=True))
-    known, left = periods.lengths * from_calendar, 1 - periods.strengths
-    short, long = known[:, former], known[:, latter]
+def _longer_first(
+    scores: Float[Tensor, "series candidate"],
+    lengths: Int[Tensor, "series candidate"],
+    fits: Float[Tensor, "series candidate"],
+) -> Float[Tensor, "series candidate"]:
+    """Scores, the higher of the calendar's two for the longer where it holds the shorter and leaves far
+    less of the variance."""
+    others, from_calendar = scores[:, :-NUM_SEASONS], scores[:, -NUM_SEASONS:]
+    short, long = lengths[:, -NUM_SEASONS:].unbind(dim=1)
+    left_by_short, left_by_long = (1 - fits[:, -NUM_SEASONS:]).unbind(dim=1)
     holds = (short > 0) & (long > short) & (long % short.clamp(min=1) == 0)
-    holds &= left[:, latter] < HOLDS_ANOTHER * left[:, former]
-    exchanges = ({one: other, other: one} for one, other in pairs)
-    exchanged = [[exchange.get(place, place) for place in places] for exchange in exchanges]
-    orders = torch.tensor([list(places), *exchanged], device=known.device)
-    # The first column stands for no exchange, and is found where no other is true.
-    order = orders[torch.nn.functional.pad(holds, (1, 0)).int().argmax(dim=1)]
-    return Periods(periods.lengths.gather(1, order), periods.strengths.gather(1, order))
+    holds &= left_by_long < HOLDS_ANOTHER * left_by_short
+    rising = from_calendar.sort(dim=1).values
+    return torch.cat([others, torch.where(holds[:, None], rising, from_calendar)], dim=1)
 
 
 def _is_same(
