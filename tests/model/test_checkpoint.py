@@ -61,10 +61,10 @@ def test_inputs_that_are_added_weigh_nothing_yet(before):
     assert after.config == wider
     values = series(2, 64)
     beside = torch.randn(2, 72, 2) if wider.num_covariates else None
-    seasons, known = torch.tensor([[12, 0], [0, 0]]), torch.tensor([8, 8])
+    seasons = torch.tensor([[12, 0], [0, 0]])
     with torch.no_grad():
         one, other = (
-            model.hidden(model.window(values, torch.ones_like(values) > 0, seasons, known, beside))
+            model.hidden(model.window(values, torch.ones_like(values) > 0, seasons, beside))
             for model in (before, after)
         )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
@@ -75,7 +75,7 @@ def test_layers_that_are_added_say_nothing_yet_and_can_learn():
     after = checkpoint.deepened(before, SMALL_CRIA.num_layers + 2)
     assert after.config == dataclasses.replace(SMALL_CRIA, num_layers=SMALL_CRIA.num_layers + 2)
     values = series(2, 64)
-    asked = (values, torch.ones_like(values) > 0, torch.zeros(2, 2).long(), torch.tensor([8, 8]))
+    asked = (values, torch.ones_like(values) > 0, torch.zeros(2, 2).long())
     with torch.no_grad():
         assert torch.equal(before.loss(*asked), after.loss(*asked))
     after.loss(*asked).sum().backward()

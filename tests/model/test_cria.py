@@ -45,17 +45,11 @@ def series(num_series=3, time=80, seed=1):
 
 
 @torch.no_grad()
-def answer(model, values, observed, num_known=None):
+def answer(model, values, observed):
     """Quantiles of every next patch, in the units of the values."""
     seasons = NO_SEASONS.expand(len(values), -1)
-    num_known = patches(values) if num_known is None else num_known
-    window = model.window(values, observed, seasons, num_known)
+    window = model.window(values, observed, seasons)
     return window.outlook.frames.from_frame(model.quantiles(model.hidden(window), window.outlook))
-
-
-def patches(values):
-    """All of them are known."""
-    return torch.full((len(values),), values.shape[1] // SMALL.patch_length)
 
 
 def everything(values):
@@ -76,13 +70,12 @@ def test_no_token_sees_what_comes_after_it():
     model, values = network(), series()
     observed = everything(values)
     seasons = NO_SEASONS.expand(3, -1)
-    known = torch.full((3,), 100)
     changed, hidden = values.clone(), observed.clone()
     changed[:, 48:] += 5.0
     hidden[:, 56:] = False
     with torch.no_grad():
-        plain = model.window(values, observed, seasons, known)
-        other = model.window(changed.masked_fill(~hidden, 0.0), hidden, seasons, known)
+        plain = model.window(values, observed, seasons)
+        other = model.window(changed.masked_fill(~hidden, 0.0), hidden, seasons)
         one = model.quantiles(model.hidden(plain), plain.outlook)
         two = model.quantiles(model.hidden(other), other.outlook)
     torch.testing.assert_close(one[:, :6], two[:, :6], rtol=0, atol=1e-5)
@@ -92,7 +85,7 @@ def test_no_token_sees_what_comes_after_it():
 @torch.no_grad()
 def test_periods_that_are_not_told_leave_no_trace():
     model, values = network(), series()
-    arguments = (everything(values), NO_SEASONS.expand(3, -1), patches(values))
+    arguments = (everything(values), NO_SEASONS.expand(3, -1))
     told = torch.tensor([[0, 1, 2], [0, -1, -1], [-1, -1, -1]])[:, : SMALL.num_periods]
     plain = model.window(values, *arguments)
     hidden = model.window(values, *arguments, told_periods=told)
@@ -110,7 +103,7 @@ def test_periods_that_are_not_told_leave_no_trace():
 @torch.no_grad()
 def test_periods_told_in_another_order_bring_their_seasons_along():
     model, values = network(), series()
-    arguments = (everything(values), NO_SEASONS.expand(3, -1), patches(values))
+    arguments = (everything(values), NO_SEASONS.expand(3, -1))
     order = list(reversed(range(SMALL.num_periods)))
     plain = model.window(values, *arguments)
     turned = model.window(values, *arguments, told_periods=torch.tensor([order] * 3))
@@ -127,7 +120,6 @@ def test_periods_told_in_another_order_bring_their_seasons_along():
 
 def test_a_short_history_is_read_by_its_calendar():
     values = series(1, 16)
-    known = patches(values)
 
     def told(first, second, config=SMALL):
         seasons = torch.tensor([[first, second]])
@@ -135,7 +127,7 @@ def test_a_short_history_is_read_by_its_calendar():
         with torch.no_grad():
             none = torch.full((1, SMALL.num_periods), -1)
             shown = everything(values)
-            window = model.window(values, shown, seasons, known, told_periods=none)
+            window = model.window(values, shown, seasons, told_periods=none)
             return model.hidden(window)
 
     assert not torch.allclose(told(24, 168), told(1, 0))
@@ -173,7 +165,7 @@ def test_what_is_appended_does_not_change_what_is_before(more):
     seen = torch.nn.functional.pad(everything(values), (0, more))
     short = answer(model, values, everything(values))
     torch.testing.assert_close(
-        answer(model, longer, seen, patches(values))[:, : short.shape[1]],
+        answer(model, longer, seen)[:, : short.shape[1]],
         short,
         rtol=1e-4,
         atol=1e-5,
@@ -197,7 +189,7 @@ def test_every_anchor_can_be_copied():
         bias[:, 3] = 50.0  # the latest value a period before, of the first period
         bias[:, -21] = -20.0  # the spread's logarithm
     seasons = torch.tensor([[12, 0]]).expand(3, -1)
-    window = model.window(values, everything(values), seasons, patches(values))
+    window = model.window(values, everything(values), seasons)
     with torch.no_grad():
         found = model.quantiles(model.hidden(window), window.outlook)[..., 10]
     assert window.periods.lengths[:, 2:, 0].eq(12).all()
@@ -212,11 +204,10 @@ def test_the_loss_is_that_of_what_is_predicted():
     model, values = network(), series()
     shown = everything(values)
     shown[:, 40:] = False
-    known = torch.full((3,), 5)
     seasons = NO_SEASONS.expand(3, -1)
     with torch.no_grad():
-        losses = model.loss(values, shown, seasons, known)
-        other = model.loss(values + 5.0 * ~shown, shown, seasons, known)
+        losses = model.loss(values, shown, seasons)
+        other = model.loss(values + 5.0 * ~shown, shown, seasons)
     assert losses.shape == (3, 72)
     assert torch.equal(losses[:, :32], other[:, :32])
     assert (other[:, 32:] > losses[:, 32:]).float().mean() > 0.9
@@ -224,7 +215,7 @@ def test_the_loss_is_that_of_what_is_predicted():
 
 def test_the_loss_does_not_depend_on_the_unit():
     model, values = network(), series()
-    arguments = everything(values), NO_SEASONS.expand(3, -1), torch.full((3,), 10)
+    arguments = everything(values), NO_SEASONS.expand(3, -1)
     with torch.no_grad():
         plain = model.loss(values, *arguments)
         moved = model.loss(100.0 * values + 7.0, *arguments)
@@ -236,7 +227,7 @@ def test_what_repeats_counts_for_more_and_what_does_not_counts_as_it_moves():
     steps, noise = torch.arange(96), torch.randn(3, 96, generator=generator)
     season = torch.sin(2 * torch.pi * steps / 12)
     values = torch.stack([season, season + 0.2 * noise[1], noise[2].cumsum(0)])
-    arguments = everything(values), torch.tensor([[12, 0]]).expand(3, -1), patches(values)
+    arguments = everything(values), torch.tensor([[12, 0]]).expand(3, -1)
     model = network()
     told = model.window(values, *arguments)
     hidden = model.window(values, *arguments, told_periods=torch.full((3, 3), -1))
@@ -259,7 +250,7 @@ def test_learning_lowers_the_loss():
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
-        loss = model.loss(values, seen, seasons, torch.full((8,), 10))[:, 16:].mean()
+        loss = model.loss(values, seen, seasons)[:, 16:].mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -269,8 +260,7 @@ def test_learning_lowers_the_loss():
 
 def test_mixed_precision_is_near_full():
     model, values = network(), 1000.0 + 0.01 * series(time=160)
-    known = patches(values)
-    arguments = values, everything(values), NO_SEASONS.expand(len(values), -1), known
+    arguments = values, everything(values), NO_SEASONS.expand(len(values), -1)
     with torch.no_grad():
         full = model.loss(*arguments)
         with torch.autocast("cpu", torch.bfloat16):

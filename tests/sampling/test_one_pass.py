@@ -86,8 +86,10 @@ def test_a_single_value_goes_on():
     assert forecast(torch.tensor([[5.0]]).double(), 9).quantiles.values.eq(5.0).all()
 
 
-def test_missing_values_at_the_end_widen_the_forecast_of_the_day_after():
-    values = series(1, 160).double()
+# The longer one is found in all that is known, and in no half of it.
+@pytest.mark.parametrize("period", [12, 88])
+def test_missing_values_at_the_end_widen_the_forecast_of_the_day_after(period):
+    values = series(1, 160).double() + 3 * torch.sin(2 * torch.pi * torch.arange(160) / period)
     observed = torch.ones_like(values, dtype=torch.bool)
     observed[:, -24:] = False
     found = forecast(values, 8, observed).quantiles.values

@@ -201,10 +201,9 @@ def test_merged_is_unmerged():
     rng = torch.Generator().manual_seed(0)
     values = torch.randn(3, 64, generator=rng)
     observed, seasons = torch.ones_like(values, dtype=torch.bool), torch.zeros(3, 2).long()
-    known = torch.full((3,), 8)
     with torch.no_grad():
-        found = [one.hidden(one.window(values, observed, seasons, known)) for one in (net, plain)]
-        other = network().hidden(network().window(values, observed, seasons, known))
+        found = [one.hidden(one.window(values, observed, seasons)) for one in (net, plain)]
+        other = network().hidden(network().window(values, observed, seasons))
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
     assert (found[0] - other).abs().max() > 0.01
 

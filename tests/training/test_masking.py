@@ -132,14 +132,6 @@ def test_stretches_are_one_to_eight_patches_and_about_half_of_all():
     assert max(lengths) == 8
 
 
-def test_periods_are_looked_for_in_what_is_shown():
-    batch = masked(1.0, 0.0)
-    for row in range(50):
-        known = int(batch["num_known"][row]) * LENGTH
-        assert not batch["shown"][row, known:].any()
-        assert batch["shown"][row, known - 1] or known <= LENGTH
-
-
 def test_steps_count_once_the_past_says_something():
     cut = windows(8)
     values, observed = cut.values.clone(), cut.observed.clone()
@@ -180,7 +172,7 @@ def test_what_is_hidden_shows_nowhere_in_the_tokens_of_what_is_shown():
     tokens = []
     for moved, shown, seasons in batches:
         moved = moved.masked_fill(~shown, 0.0)
-        periods = find_periods_along(moved, shown, seasons, torch.full((6,), 4), 3, 16)
+        periods = find_periods_along(moved, shown, seasons, 3, 16)
         frames = make_frames(moved, shown, config)
         lags = gather_seasons(moved, shown, frames, periods, config)
         tokens.append(make_patch_tokens(moved, shown, frames, lags, periods, seasons, config))

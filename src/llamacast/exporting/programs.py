@@ -41,7 +41,7 @@ class OnePass(nn.Module):
         patched, seen, num_tokens = to_patches(
             values, observed, length, num_future - 1, history.shape[1] // length
         )
-        window = network.window(patched, seen, seasons, num_tokens)
+        window = network.window(patched, seen, seasons)
         hidden = network.hidden(window)
         tokens = num_tokens[:, None] - 1 + torch.arange(num_future)
         rows = torch.arange(history.shape[0])[:, None]

@@ -132,22 +132,20 @@ class Cria(nn.Module):
         values: Float[Tensor, "series time"],
         observed: Bool[Tensor, "series time"],
         seasons: Int[Tensor, "series season"],
-        num_known: Int[Tensor, " series"],
         covariates: Float[Tensor, "series longer covariate"] | None = None,
         told_periods: Int[Tensor, "series period"] | None = None,
     ) -> PatchWindow:
         """Frames, periods and seasonal lags of series in whole patches, standardised beforehand.
 
-        `seasons` are periods that the calendar suggests (0 for none). `num_known` is the number of
-        each row's patches that a forecast is made from. `covariates` go on for a patch after the
-        values; those of a network that wants some are as usual (0) where none are given.
+        `seasons` are periods that the calendar suggests (0 for none). `covariates` go on for a patch
+        after the values; those of a network that wants some are as usual (0) where none are given.
         `told_periods` are the ranks of the periods that are told, in training, in the order in which
         they are; -1 is as if none had been found.
         """
         assert values.shape[1] % self.config.patch_length == 0, "whole patches only"
         values = values.masked_fill(~observed, 0.0)
         periods = find_periods_along(
-            values, observed, seasons, num_known, self.config.num_periods, self.config.patch_length
+            values, observed, seasons, self.config.num_periods, self.config.patch_length
         )
         if told_periods is not None:
             periods = periods.told(told_periods)
@@ -208,7 +206,6 @@ class Cria(nn.Module):
         values: Float[Tensor, "series time"],
         shown: Bool[Tensor, "series time"],
         seasons: Int[Tensor, "series season"],
-        num_known: Int[Tensor, " series"],
         covariates: Float[Tensor, "series longer covariate"] | None = None,
         told_periods: Int[Tensor, "series period"] | None = None,
     ) -> Float[Tensor, "series step"]:
@@ -219,7 +216,7 @@ class Cria(nn.Module):
         median as their logarithm: a monotone map, so the best quantiles stay the best.
         """
         length = self.config.patch_length
-        window = self.window(values, shown, seasons, num_known, covariates, told_periods)
+        window = self.window(values, shown, seasons, covariates, told_periods)
         frames = window.outlook.frames
         predicted = self.quantiles(self.hidden(window), window.outlook)[:, :-1]
         following = functional.pad(values[:, length:], (0, length))

@@ -99,26 +99,25 @@ def find_periods_along(
     values: Float[Tensor, "series time"],
     observed: Bool[Tensor, "series time"],
     seasons: Int[Tensor, "series season"],
-    num_known: Int[Tensor, " series"],
     num_periods: int,
     patch_length: int,
 ) -> Periods:
     """Periods as they could be known at the end of each patch, `(series, token, period)`.
 
-    They are looked for anew whenever the number of patches has doubled, and in each row's first
-    `num_known` patches. Each token has those of the most patches that lie in its past.
+    They are looked for anew whenever the number of patches has doubled, and in all that is observed.
+    Each token has those of the most patches that lie in its past.
     """
     num_tokens = values.shape[1] // patch_length
     tokens = torch.arange(1, num_tokens + 1, device=values.device)
-    steps = torch.arange(values.shape[1], device=values.device)
-    within = observed & (steps < num_known[:, None] * patch_length)
-    found = find_periods(values, within, seasons, num_periods)
+    filled = observed.unflatten(1, (num_tokens, patch_length)).any(dim=2)
+    # Patches up to the last that holds anything.
+    known = torch.where(filled, tokens, 0).amax(dim=1, keepdim=True)
+    found = find_periods(values, observed, seasons, num_periods)
     lengths = found.lengths[:, None].repeat(1, num_tokens, 1)
     strengths = found.strengths[:, None].repeat(1, num_tokens, 1)
-    known = num_known[:, None]
     doublings = [2**power for power in range(max(0, num_tokens - 1).bit_length())]
     if not torch.compiler.is_exporting():  # where what is to be done must not depend on the data
-        doublings = [one for one in doublings if one < min(num_tokens, int(num_known.max()))]
+        doublings = [one for one in doublings if one < int(known.max())]
     short = [one for one in doublings if one <= LONGEST_TOGETHER]
     for together in (short, *([one] for one in doublings if one > LONGEST_TOGETHER)):
         for prefix, found in zip(

@@ -47,9 +47,7 @@ def look(
     beside = None
     if covariates is not None:
         beside = _beside(covariates, num_tokens, values, patched, length).to(device)
-    window = model.window(
-        patched.to(device), seen.to(device), seasons.to(device), num_tokens.to(device), beside
-    )
+    window = model.window(patched.to(device), seen.to(device), seasons.to(device), beside)
     return Look(window, num_tokens, location, scale)
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from llamacast.model.cria import Cria
 from llamacast.model.lag_llama import LagLlama
-from llamacast.model.patches import to_patches
-from llamacast.model.scaling import standardise
 from llamacast.model.tokens import Lags
 from llamacast.model.transformer import Attend, CausalAttention
 from llamacast.sampling.decoder import run_context
@@ -143,26 +141,19 @@ def attend_patches(
     seasons: Int[Tensor, "1 season"],
 ) -> Attention:
     """Of one series; the parts are its patches, hidden one at a time."""
-    device, length = model.levels.device, model.config.patch_length
-    standardised, _, _ = standardise(values, observed)
-    patched, seen, num_tokens = to_patches(standardised, observed, length, 0)
-    count = int(num_tokens)
+    seen, length = look(model, values, observed, seasons), model.config.patch_length
+    whole, count = seen.window, int(seen.num_tokens)
     # The whole, and then without each patch.
-    without = seen.repeat(count + 1, 1)
+    without = whole.observed.repeat(count + 1, 1)
     for number in range(count):
         without[number + 1, number * length : (number + 1) * length] = False
-    rows = patched.expand(count + 1, -1).masked_fill(~without, 0.0).to(device)
-    window = model.window(
-        rows,
-        without.to(device),
-        seasons.expand(count + 1, -1).to(device),
-        num_tokens.expand(count + 1).to(device),
-    )
+    rows = whole.values.expand(count + 1, -1)
+    window = model.window(rows, without, whole.seasons.expand(count + 1, -1))
     tokens, turn = model.inputs(window)
     watched = WatchedAttention()
     model.transformer(tokens[:1], turn, watched)
     hidden = run_context(model.transformer, tokens, turn)[:, -1:]
-    outlook = window.outlook.choose(torch.full((count + 1, 1), count - 1, device=device))
+    outlook = window.outlook.choose(torch.full((count + 1, 1), count - 1, device=rows.device))
     told = outlook.frames.from_frame(model.quantiles(hidden, outlook))[:, 0]
     low, middle, high = (told[..., (model.levels - q).abs().argmin()] for q in (0.1, 0.5, 0.9))
     width = (high[:1] - low[:1]).clamp(min=torch.finfo(told.dtype).tiny)

@@ -59,7 +59,6 @@ def as_patch_batch(
         "observed": seen,
         "shown": shown,
         "seasons": cut.seasons,
-        "num_known": torch.where(at_end, first, num_tokens),
         "told_periods": _told_periods(len(seen), num_periods, config, generator),
         "counts": counts,
         "count": counts.sum(),

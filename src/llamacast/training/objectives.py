@@ -60,7 +60,6 @@ class NextPatch(nn.Module):
             batch["values"],
             batch["shown"],
             batch["seasons"],
-            batch["num_known"],
             batch.get("covariates"),
             batch["told_periods"],
         )
