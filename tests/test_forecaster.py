@@ -419,6 +419,24 @@ def test_attention_tells_the_last_season(forecaster, tmp_path):
     assert (tmp_path / "attention.png").stat().st_size > 10_000
 
 
+def test_a_stray_is_told_of():
+    table = hourly(300)
+    name = table.unique_id.iloc[0]
+    table.loc[table.unique_id.eq(name).idxmax() + 150, "y"] = -9999.0
+    cria = llamacast.load("cria", device="cpu")
+    (note,) = cria.forecast(table, 5, num_samples=10).notes
+    assert repr(name) in note
+    assert "a value lies far from all others" in note
+    assert not cria.forecast(hourly(300), 5, num_samples=10).notes
+
+
+def test_a_series_of_which_nothing_that_is_seen_is_known_is_refused(forecaster):
+    values = np.r_[np.arange(50.0), [np.nan] * 1600]
+    with pytest.raises(DataError, match="no value in its last .* is at 49: end it there"):
+        forecaster.forecast(values, 5, context_length=40)
+
+
+
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [np.nan, 2.0, np.nan]])
 def test_certainty_from_next_to_nothing_has_a_note(values):
     found = llamacast.load("cria", device="cpu").forecast([values, [1.0, 2.0, 4.0], [5.0] * 40], 3)

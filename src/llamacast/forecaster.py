@@ -145,7 +145,7 @@ class PretrainedForecaster(ABC):
             context_length = self.model.config.context_length
         check_whole("context_length", context_length, 65536)
         panel = read_panel(data, horizon=horizon, **columns)
-        clamp, used = _clamp(nonnegative, integer), list[str]()
+        clamp, used, strays = _clamp(nonnegative, integer), list[str](), dict[Any, int]()
         if joint not in (True, False, "series"):
             raise DataError(f"joint must be True, False or 'series'; got {joint!r}")
         ties = joint == "series" or (joint and panel.groups is not None)
@@ -160,6 +160,7 @@ class PretrainedForecaster(ABC):
             memory_bytes,
             progress,
             used,
+            strays,
         )
         explains = panel.covariates is not None and self.inputs is None
         applied = _explained(self._applied) if explains else self._applied
@@ -168,6 +169,7 @@ class PretrainedForecaster(ABC):
             samples = tie(self._network, panel, samples)
         answer = panel.answer(samples, self.name, bool(joint))
         notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
+        notes += _without_strays(panel, strays)
         return replace(answer, notes=notes) if notes else answer
 
     def finetune(
@@ -464,6 +466,17 @@ def _without_spread(panel: Panel, samples: Floats) -> tuple[str, ...]:
     several = f"series {unsure[0]!r}" + (f" and {len(unsure) - 1} more" if unsure[1:] else "")
     told = "nothing is known of how values vary, as there are few and all are alike"
     return (f"{several}: {told}; that intervals have no width does not mean that they are sure",)
+
+
+def _without_strays(panel: Panel, strays: dict[Any, int]) -> tuple[str, ...]:
+    """In which series values were taken as missing."""
+    found = [(name, strays[name]) for name in panel.ids if name in strays]
+    if not found:
+        return ()
+    (name, number), *others = found
+    values = "a value lies" if number == 1 else f"{number} values lie"
+    several = f" (and some in {len(others)} more)" if others else ""
+    return (f"series {name!r}{several}: {values} far from all others, and was taken as missing",)
 
 
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:

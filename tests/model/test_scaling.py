@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llamacast.model.config import lag_llama, official_lag_llama
-from llamacast.model.scaling import location_and_scale
+from llamacast.model.scaling import find_strays, location_and_scale
 
 
 @pytest.mark.parametrize("scaling", ["robust", "mean", "std"])
@@ -79,3 +79,51 @@ def test_rows_do_not_depend_on_each_other(golden):
         alone = [location_and_scale(data[[row]], observed[[row]], config) for row in range(12)]
         for part in (0, 1):
             assert torch.equal(together[part], torch.cat([one[part] for one in alone]))
+
+
+def strays(values, observed=None):
+    values = torch.as_tensor(values, dtype=torch.float64)
+    observed = ~values.isnan() if observed is None else observed
+    return find_strays(values.nan_to_num(), observed).nonzero().tolist()
+
+
+def daily(steps=480):
+    noise = torch.randn(steps, generator=torch.Generator().manual_seed(0))
+    return 15 + 8 * torch.sin(torch.arange(steps) * 2 * torch.pi / 24).double() + 0.5 * noise
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1.0, 0.0), (1e-6, 1e3), (-1e200, 0.0)])
+def test_the_error_code_of_a_sensor_is_a_stray_in_any_unit(factor, shift):
+    values = daily()
+    values[240] = -9999.0
+    assert strays((factor * values + shift)[None]) == [[0, 240]]
+
+
+def test_what_comes_again_or_lasts_or_is_seen_but_now_is_no_stray():
+    weekly, level, newest = daily(), daily(), daily()
+    weekly[50::168] = 1e5  # three in 480 hours
+    level[-20:] = 1e5
+    newest[-1] = 1e5
+    assert strays(torch.stack([daily(), weekly, level, newest])) == []
+
+
+def test_long_series_may_have_several_strays_and_rare_values_are_none():
+    values = daily(2000)
+    values[[300, 900, 1500]] = torch.tensor([-9999.0, 1e9, -9999.0]).double()
+    assert strays(values[None]) == [[0, 300], [0, 900], [0, 1500]]
+    rare = torch.zeros(1, 500)
+    rare[0, 7::40] = torch.tensor([1.0, 2.0, 500.0]).repeat(5)[:13]
+    constant = torch.full((1, 100), 3.0)
+    constant[0, 50] = 1e6
+    assert strays(rare) == []
+    assert strays(constant) == []
+
+
+def test_what_is_missing_tells_of_no_stray():
+    values = daily()
+    values[::3] = torch.nan
+    assert strays(values[None]) == []
+    values[241] = 1e6
+    assert strays(values[None]) == [[0, 241]]
+    nothing = torch.zeros(1, 8, dtype=torch.bool)
+    assert strays(torch.zeros(1, 8), nothing) == []

@@ -99,6 +99,16 @@ def test_missing_values_at_the_end_widen_the_forecast_of_the_day_after(period):
     torch.testing.assert_close(found, afar, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("code", [-9999.0, 1e20])
+def test_a_stray_is_as_good_as_missing(code):
+    values = series(2, 160).double()
+    strayed, observed = values.clone(), torch.ones_like(values, dtype=torch.bool)
+    strayed[0, 90], observed[0, 90] = code, False
+    found, without = forecast(strayed, 20), forecast(values, 20, observed)
+    assert found.num_strays.tolist() == [1, 0]
+    torch.testing.assert_close(found.quantiles.values, without.quantiles.values)
+
+
 def test_intermittent_demand_is_finite_and_in_its_range():
     generator = torch.Generator().manual_seed(0)
     values = (torch.rand(3, 90, generator=generator) < 0.1).double() * 5
@@ -112,7 +122,7 @@ def made_up(persistence, growth=0.0, horizon=30, num_series=1):
     width = torch.arange(1.0, horizon + 1).double() ** growth
     values = (width[:, None] * torch.special.ndtri(levels)).expand(num_series, -1, -1)
     tied = torch.full((num_series,), persistence, dtype=torch.float64)
-    return Answer(Quantiles(values, levels), tied)
+    return Answer(Quantiles(values, levels), tied, torch.zeros(num_series).long())
 
 
 def drawn(answer, num_samples, seed=0):

@@ -15,7 +15,7 @@ from llamacast.applied.request import Request
 from llamacast.attention import Attention
 from llamacast.data.covariates import CovariateInputs, last_covariates
 from llamacast.data.panel import Panel
-from llamacast.data.windows import Origins, last_values
+from llamacast.data.windows import Origins, check_known, last_values
 from llamacast.model.cria import Cria
 from llamacast.sampling.hindcast import hindcast_patches
 from llamacast.sampling.one_pass import (
@@ -42,6 +42,7 @@ class AppliedCria:
         self.model, self.inputs = model, inputs
 
     def sample(self, request: Request) -> Floats:
+        check_known(request.panel, request.context_length)
         lengths = [min(len(one), request.context_length) for one in request.panel.values]
         device = self.model.levels.device
         parts, most = plan_rows(
@@ -77,6 +78,10 @@ class AppliedCria:
             request.horizon,
             beside,
         )
+        if request.strays is not None:
+            for one, number in zip(rows.series, answer.num_strays.tolist(), strict=True):
+                if number:
+                    request.strays[request.panel.ids[one]] = number
         if request.joint:
             uniforms = request.uniforms(rows.series, slice(None))
             paths = paths_through(answer, uniforms)

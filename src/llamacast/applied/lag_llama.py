@@ -16,7 +16,7 @@ from llamacast.applied.request import Request
 from llamacast.attention import Attention
 from llamacast.data.covariates import CovariateInputs, last_covariates
 from llamacast.data.panel import Panel
-from llamacast.data.windows import Origins, last_windows
+from llamacast.data.windows import Origins, check_known, last_windows
 from llamacast.model.lag_llama import LagLlama
 from llamacast.sampling.engine import Part, plan, sample_paths
 from llamacast.sampling.hindcast import hindcast_values
@@ -39,6 +39,7 @@ class AppliedLagLlama:
         self.model, self.inputs = model, inputs
 
     def sample(self, request: Request) -> Floats:
+        check_known(request.panel, self.model.config.max_lag + request.context_length)
         samples = np.empty((len(request.panel), request.num_samples, request.horizon))
         parts, most = plan(
             self.model,

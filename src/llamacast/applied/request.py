@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ class Request:
     progress: bool | None
     used: list[str] | None = None
     """Where it is told which regression on covariates each series' forecast has in it."""
+    strays: dict[Any, int] | None = None
+    """Where it is told how many values of a series, by its name, were taken as missing."""
 
     def uniforms(self, series: Iterable[int], samples: slice) -> Tensor:
         """The random numbers of some series' paths."""

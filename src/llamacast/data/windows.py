@@ -86,6 +86,22 @@ def last_values(
     )
 
 
+def check_known(panel: Panel, length: int) -> None:
+    """Refuse series of whose last `length` steps, which are all that a network sees, none is known.
+
+    Raises:
+        DataError: names the first of them, and its last known step.
+    """
+    for name, values, axis in zip(panel.ids, panel.values, panel.axes, strict=True):
+        if np.isnan(values[-length:]).all():
+            last = axis.index(int(np.flatnonzero(~np.isnan(values))[-1]), 1)[0]
+            raise DataError(
+                f"series {name!r} has no value in its last {length} steps, which are all that a "
+                f"forecast is made from; its last value is at {last}: end it there, raise "
+                "context_length or leave it out"
+            )
+
+
 @dataclass(frozen=True)
 class Origins:
     """Points in series from which the steps that follow are forecast, and then compared."""

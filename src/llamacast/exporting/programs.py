@@ -10,7 +10,7 @@ from llamacast.model.cria import Cria
 from llamacast.model.distributions import Distribution, StudentT
 from llamacast.model.lag_llama import LagLlama, ScaledWindow
 from llamacast.model.patches import to_patches
-from llamacast.model.scaling import standardise
+from llamacast.model.scaling import find_strays, standardise
 from llamacast.model.tokens import Lags, make_tokens, token_calendar
 from llamacast.model.transformer import CausalAttention, rotation
 from llamacast.sampling.cache import PrefixCache
@@ -36,7 +36,9 @@ class OnePass(nn.Module):
         """
         network, length = self.network, self.network.config.patch_length
         observed = ~history.isnan()
-        values, location, scale = standardise(history.masked_fill(~observed, 0.0), observed)
+        history = history.masked_fill(~observed, 0.0)
+        observed = observed & ~find_strays(history, observed)
+        values, location, scale = standardise(history, observed)
         num_future = -(-self.horizon // length)
         patched, seen, num_tokens = to_patches(
             values, observed, length, num_future - 1, history.shape[1] // length

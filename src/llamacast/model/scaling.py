@@ -11,6 +11,9 @@ from llamacast.model.config import LagLlamaConfig
 OFFICIAL_SCALE_FLOOR = 1e-10
 # A spread within so many of the location's last places is rounding, not movement.
 LAST_PLACES = 4
+# A stray is so many times farther from the median than this share of what differs from it, of which
+# there must be enough to tell; and of so many values, no more than one is.
+STRAY_TIMES, NEARLY_ALL, FEWEST_TO_TELL, VALUES_PER_STRAY = 30.0, 0.99, 20, 500
 
 
 def location_and_scale(
@@ -80,6 +83,29 @@ def _unmoved(location: Tensor, num_observed: Tensor) -> Tensor:
     Zero has no size to measure by, so a row of zeros keeps to zero at once.
     """
     return (location.abs() / num_observed.square()).clamp(min=torch.finfo(location.dtype).tiny)
+
+
+def find_strays(
+    values: Float[Tensor, "series time"], observed: Bool[Tensor, "series time"]
+) -> Bool[Tensor, "series time"]:
+    """Single values so far from all others that they are no measurements: the -9999 of a sensor.
+
+    What comes again (a pulse of each week) or lasts (a new level at the end) is the series' own:
+    strays are few, and values that are none come after them. Neither shift nor scale matters.
+    """
+    steps = torch.arange(values.shape[1], device=values.device)
+    count = observed.sum(dim=1, keepdim=True)
+    ordered = values.masked_fill(~observed, torch.inf).sort(dim=1).values
+    middle = ordered.gather(1, (count - 1).clamp(min=0).div(2, rounding_mode="floor"))
+    distance = (values - middle).abs().masked_fill(~observed, 0.0)
+    differs = distance > 0
+    num_different = differs.sum(dim=1, keepdim=True)
+    ordered = distance.masked_fill(~differs, torch.inf).sort(dim=1).values
+    usual = ordered.gather(1, ((num_different - 1).clamp(min=0) * NEARLY_ALL).long())
+    far = distance > STRAY_TIMES * usual
+    far &= steps < torch.where(observed & ~far, steps, -1).amax(dim=1, keepdim=True)
+    few = far.sum(dim=1, keepdim=True) <= (count // VALUES_PER_STRAY).clamp(min=1)
+    return far & few & (num_different >= FEWEST_TO_TELL)
 
 
 def standardise(

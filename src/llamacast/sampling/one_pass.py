@@ -77,6 +77,8 @@ class Answer:
     """Values `(series, horizon, level)`, in the units of the data, in float64 on the CPU."""
     persistence: Float[Tensor, " series"]
     """How much of an error remains a step later, 0 to 1, as the series' own past showed."""
+    num_strays: Int[Tensor, " series"]
+    """Values of each history that were so far from all others that they were taken as missing."""
 
 
 @torch.inference_mode()
@@ -108,9 +110,8 @@ def forecast_quantiles(
     told = outlook.frames.from_frame(framed)
     persistence = _persistence(told[:, :back], window, tokens[:, :back], model)
     future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
-    return Answer(
-        Quantiles(seen.in_units(future), model.levels.double().cpu()), persistence.double().cpu()
-    )
+    quantiles = Quantiles(seen.in_units(future), model.levels.double().cpu())
+    return Answer(quantiles, persistence.double().cpu(), seen.num_strays)
 
 
 def _persistence(

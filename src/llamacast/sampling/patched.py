@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llamacast.model.cria import Cria, PatchWindow
 from llamacast.model.patches import to_patches
-from llamacast.model.scaling import standardise
+from llamacast.model.scaling import find_strays, standardise
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Look:
     """Patches of each history."""
     location: Float[Tensor, "series 1"]
     scale: Float[Tensor, "series 1"]
+    num_strays: Int[Tensor, " series"]
+    """Values that were taken as missing."""
 
     def in_units(
         self, standardised: Float[Tensor, "series *rest"]
@@ -39,16 +41,18 @@ def look(
     num_future: int = 0,
     covariates: Float[Tensor, "series longer covariate"] | None = None,
 ) -> Look:
-    """Histories (float64, on the CPU, ending with their last step), and `num_future` patches of nothing
-    observed; `covariates` of the histories and of what comes after them."""
+    """Histories (float64, on the CPU, ending with their last step) without their strays, and `num_future`
+    patches of nothing observed; `covariates` of the histories and of what comes after them."""
     device, length = model.levels.device, model.config.patch_length
+    strays = find_strays(values, observed)
+    observed = observed & ~strays
     standardised, location, scale = standardise(values, observed)
     patched, seen, num_tokens = to_patches(standardised, observed, length, num_future)
     beside = None
     if covariates is not None:
         beside = _beside(covariates, num_tokens, values, patched, length).to(device)
     window = model.window(patched.to(device), seen.to(device), seasons.to(device), beside)
-    return Look(window, num_tokens, location, scale)
+    return Look(window, num_tokens, location, scale, strays.sum(dim=1))
 
 
 def _beside(
