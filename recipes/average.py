@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -41,11 +42,8 @@ def main() -> None:
         config = dataclasses.replace(mean.config, num_seasons=arguments.num_seasons)
         mean = checkpoint.widened(mean, config)
     checkpoint.save(mean, arguments.output, torch.float16)
-    records = [checkpoint.load_training(folder) for folder in folders]
-    seen = dict.fromkeys(name for record in records for name in record.datasets)
-    licences = {name: text for record in records for name, text in record.licences.items()}
-    until = max(record.until for record in records)
-    checkpoint.save_training(TrainingRecord(tuple(seen), until, licences), arguments.output)
+    records = map(checkpoint.load_training, folders)
+    checkpoint.save_training(reduce(TrainingRecord.joined, records), arguments.output)
     written = checkpoint.load(arguments.output)
     print(f"wrote {arguments.output}, weights {checkpoint.digest(written)}")
 

@@ -70,6 +70,12 @@ class TrainingRecord:
     licences: Mapping[str, str] = field(default_factory=dict)
     """Licences of data sets, by name, as far as they are known."""
 
+    def joined(self, later: TrainingRecord) -> TrainingRecord:
+        """That of weights which learnt from both."""
+        datasets = tuple(dict.fromkeys([*self.datasets, *later.datasets]))
+        licences = {**self.licences, **later.licences}
+        return TrainingRecord(datasets, max(self.until, later.until), licences)
+
 
 @dataclass(frozen=True)
 class Verdict:

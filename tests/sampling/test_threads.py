@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -35,6 +36,33 @@ def test_threads_are_lowered_within_and_restored_after(load):
         with threads.considerate_threads():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_whoever_leaves_last_leaves_what_was_there_before_the_first(load):
+    before = torch.get_num_threads()
+    load(50)
+    torch.set_num_threads(2)
+    entered, left, found = threading.Event(), threading.Event(), []
+
+    def second():
+        with threads.considerate_threads():
+            entered.set()
+            left.wait(10)
+        found.append(torch.get_num_threads())
+
+    try:
+        with threads.considerate_threads():
+            other = threading.Thread(target=second)
+            other.start()
+            entered.wait(10)
+        left.set()
+        other.join()
+        fresh = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        assert [*found, torch.get_num_threads()] == [2, 2, 2]
     finally:
         torch.set_num_threads(before)
 

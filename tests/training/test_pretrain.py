@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -95,7 +96,8 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_windows(corpus):
 def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
     pretrain(corpus, tmp_path / "first", config(30))
     first = tmp_path / "first" / "model"
-    checkpoint.save_training(TrainingRecord(("older",)), first)
+    older = TrainingRecord(("older",), "2024-01-01", {"older": "CC-BY"})
+    checkpoint.save_training(older, first)
     still = config(1)
     still = dataclasses.replace(still, loop=LoopConfig(steps=1, learning_rate=1e-12))
     notes = {"waves": "CC0", "elsewhere": "MIT"}
@@ -103,10 +105,12 @@ def test_a_run_may_start_from_weights_that_are_there(corpus, tmp_path):
     second = tmp_path / "second" / "model"
     for name, weight in checkpoint.load(first).state_dict().items():
         torch.testing.assert_close(checkpoint.load(second).state_dict()[name], weight)
-    # What the first had seen, the second has seen too.
-    assert checkpoint.load_training(second) == TrainingRecord(
-        ("older", "waves"), licences={"waves": "CC0"}
-    )
+    # What the first had seen, the second has seen too, also where it goes on by itself.
+    both = TrainingRecord(("older", "waves"), "2024-01-01", {"older": "CC-BY", "waves": "CC0"})
+    assert checkpoint.load_training(second) == both
+    longer = dataclasses.replace(still, loop=dataclasses.replace(still.loop, steps=2))
+    assert pretrain(corpus, tmp_path / "second", longer).step == 2
+    assert checkpoint.load_training(second) == both
 
 
 def test_weights_that_are_there_get_inputs_that_they_do_not_know(corpus, tmp_path):
@@ -188,6 +192,14 @@ def test_a_run_that_differs_is_refused(corpus, tmp_path):
     with pytest.raises(CheckpointError, match=r"data\.more"):
         pretrain(more, tmp_path / "run", plan)
     longer = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, steps=2))
+    # A version that did not know an option has used its default.
+    written = tmp_path / "run" / "run.json"
+    told = json.loads(written.read_text())
+    del told["windows"]["target_noise"]
+    written.write_text(json.dumps(told))
+    noisy = dataclasses.replace(plan.windows, target_noise=0.3)
+    with pytest.raises(CheckpointError, match=r"windows\.target_noise"):
+        pretrain(corpus, tmp_path / "run", dataclasses.replace(longer, windows=noisy))
     assert pretrain(corpus, tmp_path / "run", longer).step == 2
 
 

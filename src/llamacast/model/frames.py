@@ -93,6 +93,14 @@ def make_frames(
     A token with nothing observed has the frame of the last one before it that has something.
     """
     length = config.patch_length
+    tokens = torch.arange(values.shape[1] // length, device=values.device)
+    if not torch.compiler.is_exporting():  # where what is to be done must not depend on the data
+        # Weights of patches in tokens are many: there are none of a far future's.
+        steps = torch.arange(values.shape[1], device=values.device)
+        last_known = int(torch.where(observed, steps, 0).max())
+        tokens = tokens.clamp(max=last_known // length)
+        known = (last_known // length + 1) * length
+        values, observed = values[:, :known], observed[:, :known]
 
     def summed(*parts: Tensor) -> Float[Tensor, "series part token"]:
         rows = [widest(part).unflatten(1, (-1, length)).sum(dim=2) for part in parts]
@@ -131,7 +139,7 @@ def make_frames(
         moves,
     )
     # As weights fade alike, only rounding would tell the frames of later tokens apart.
-    return frames.choose(last_step.clamp(min=0) // length)
+    return frames.choose((last_step.clamp(min=0) // length)[:, tokens])
 
 
 def widest(values: Tensor) -> Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock, get_ident
 from typing import TypeVar
 
 import torch
@@ -38,6 +40,34 @@ def _running_elsewhere() -> int:
     return max(0, int(LOAD_FILE.read_text().split()[3].split("/")[0]) - 1)
 
 
+class _Usual:
+    """How many threads torch has while nobody is considerate.
+
+    Torch gives a new thread the number that was set last, in whichever thread: one that begins while
+    others have lowered it would take that for its own, and leave it behind.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.depths, self.number = Lock(), Counter[int](), 1
+
+    def enter(self) -> int:
+        """What to go back to."""
+        with self.lock:
+            if not self.depths.total():
+                self.number = torch.get_num_threads()
+            nested = self.depths[get_ident()] > 0
+            self.depths[get_ident()] += 1
+            return torch.get_num_threads() if nested else self.number
+
+    def leave(self) -> None:
+        with self.lock:
+            self.depths[get_ident()] -= 1
+            self.depths += Counter()  # threads that have left are forgotten
+
+
+_USUAL = _Usual()
+
+
 @contextmanager
 def considerate_threads(most: int | None = None) -> Iterator[int]:
     """Within, torch uses idle cores only, as many as are yielded; more threads than that wait.
@@ -46,7 +76,7 @@ def considerate_threads(most: int | None = None) -> Iterator[int]:
     takes longer than a short forecast. A number of threads set by the user (`OMP_NUM_THREADS`) is
     left alone.
     """
-    before = torch.get_num_threads()
+    before = _USUAL.enter()
     now = before if most is None else min(before, most)
     if now > 1 and "OMP_NUM_THREADS" not in os.environ:
         now = min(now, idle_cores(before))
@@ -55,6 +85,7 @@ def considerate_threads(most: int | None = None) -> Iterator[int]:
         yield now
     finally:
         torch.set_num_threads(before)
+        _USUAL.leave()
 
 
 def share_out(

@@ -66,12 +66,18 @@ def pretrain(
         CheckpointError: if there is no checkpoint at `start_from`, or the run is of another model.
     """
     fabric = fabric or Fabric(devices=1)
-    network, seen_before = _network(config, start_from)
+    network, record = _network(config, start_from)
     # Windows must be as long as the weights want them that are trained.
     config = dataclasses.replace(config, model=network.config)
     _check_share(config.windows, fabric.world_size)
     told = _told(config, corpus)
-    _check_same(told, directory)
+    if (directory / CHECKPOINTS).exists():
+        _check_same(told, directory)
+        # A run that began with other weights goes on without being told again which.
+        record = record.joined(checkpoint.load_training(directory / MODEL_DIRECTORY))
+    record = record.joined(TrainingRecord(corpus.datasets, licences=licences or {}))
+    licences = {name: one for name, one in record.licences.items() if name in record.datasets}
+    record = dataclasses.replace(record, licences=licences)
     objective = make_objective(network)
     batches = Batches(corpus, config, fabric.device)
     validate = _validation(batches, config, fabric)
@@ -82,9 +88,6 @@ def pretrain(
         assert isinstance(averaged, Objective)
         (directory / RUN_FILE).write_text(json.dumps(told, indent=1))
         checkpoint.save(averaged.network, directory / MODEL_DIRECTORY)
-        names = tuple(dict.fromkeys([*seen_before, *corpus.datasets]))
-        known = {name: text for name, text in (licences or {}).items() if name in names}
-        record = TrainingRecord(names, licences=known)
         checkpoint.save_training(record, directory / MODEL_DIRECTORY)
 
     return train(
@@ -105,8 +108,8 @@ def pretrain(
 
 def _network(
     config: PretrainConfig, start_from: Path | None
-) -> tuple[checkpoint.Network, tuple[str, ...]]:
-    """The network to train, and the data sets that it has seen before."""
+) -> tuple[checkpoint.Network, TrainingRecord]:
+    """The network to train, and what it has learnt from before."""
     if start_from is not None:
         found = checkpoint.load(start_from)
         if isinstance(found.config, CriaConfig) and isinstance(config.model, CriaConfig):
@@ -116,10 +119,10 @@ def _network(
             if asked.num_layers > found.config.num_layers:
                 drawn = torch.Generator().manual_seed(config.seed)
                 found = checkpoint.deepened(found, asked.num_layers, drawn)
-        return found, checkpoint.load_training(start_from).datasets
+        return found, checkpoint.load_training(start_from)
     network = checkpoint.make_network(config.model)
     network.initialise(torch.Generator().manual_seed(config.seed))
-    return network, ()
+    return network, TrainingRecord()
 
 
 def _check_share(windows: WindowConfig, num_processes: int) -> None:
@@ -134,10 +137,13 @@ def _check_share(windows: WindowConfig, num_processes: int) -> None:
 
 def _told(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
     """What a run follows from, but for the loop, whose plan may change."""
+    points = np.add.reduceat(corpus.lengths, corpus.dataset_bounds[:-1]).tolist()
+    return _members(config) | {"data": dict(zip(corpus.datasets, points, strict=True))}
+
+
+def _members(config: PretrainConfig) -> dict[str, Any]:
     fields = dataclasses.asdict(config)
     del fields["loop"]
-    points = np.add.reduceat(corpus.lengths, corpus.dataset_bounds[:-1]).tolist()
-    fields["data"] = dict(zip(corpus.datasets, points, strict=True))
     found: dict[str, Any] = json.loads(json.dumps(fields))  # tuples come back as lists
     return found
 
@@ -145,10 +151,11 @@ def _told(config: PretrainConfig, corpus: Corpus) -> dict[str, Any]:
 def _check_same(told: dict[str, Any], directory: Path) -> None:
     """Refuse to go on with a run of other data or another recipe."""
     known = directory / RUN_FILE
-    if not (directory / CHECKPOINTS).exists() or not known.exists():
+    if not known.exists():
         return
-    before = json.loads(known.read_text())
-    changed = ", ".join(_changes(before, told))
+    # What an older version did not write had its default, but for the network's shape.
+    usual = _members(PretrainConfig()) | {"model": {}}
+    changed = ", ".join(_changes(json.loads(known.read_text()), told, usual))
     if changed:
         raise CheckpointError(
             f"{directory} holds a run that differs in {changed}; train in another folder, perhaps "
@@ -156,13 +163,14 @@ def _check_same(told: dict[str, Any], directory: Path) -> None:
         )
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Names of members that differ: tables by their own members."""
+def _changes(before: dict[str, Any], now: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    """Names of members that differ, of `before` as usual where they are not told: tables by their own
+    members."""
     found = []
     for name in sorted(before.keys() | now.keys()):
-        one, two = before.get(name), now.get(name)
+        one, two = before.get(name, usual.get(name)), now.get(name)
         if isinstance(one, dict) and isinstance(two, dict):
-            found += [f"{name}.{inner}" for inner in _changes(one, two)]
+            found += [f"{name}.{inner}" for inner in _changes(one, two, usual.get(name) or {})]
         elif one != two:
             found.append(name)
     return found
