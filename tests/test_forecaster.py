@@ -146,6 +146,20 @@ def test_intermittent_demand_keeps_a_spread(forecaster):
     assert samples.std() > 0.01
 
 
+def test_in_bfloat16_values_come_in_and_out_as_they_are():
+    values = 1000.0 + np.arange(400) + np.random.default_rng(0).normal(size=400)
+    full, half = (
+        llamacast.load("cria", device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")
+    )
+    kinds = {name: weight.dtype for name, weight in half.model.named_parameters()}
+    rounded = {name for name, kind in kinds.items() if kind == torch.bfloat16}
+    assert rounded == {name for name in kinds if ".blocks." in name or "transformer.norm" in name}
+    full, half = (one.forecast(values, 48, joint=False).samples for one in (full, half))
+    width = np.quantile(full, 0.9, axis=1) - np.quantile(full, 0.1, axis=1)
+    off = np.abs(np.median(half, axis=1) - np.median(full, axis=1))
+    assert 0 < (off / width).mean() < 0.005
+
+
 def test_far_from_zero_nothing_is_lost(forecaster):
     noise = np.random.default_rng(0).normal(size=300)
     near = forecaster.forecast(noise + 1e4, 6, num_samples=20).samples - 1e4
@@ -432,9 +446,8 @@ def test_a_stray_is_told_of():
 
 def test_a_series_of_which_nothing_that_is_seen_is_known_is_refused(forecaster):
     values = np.r_[np.arange(50.0), [np.nan] * 1600]
-    with pytest.raises(DataError, match="no value in its last .* is at 49: end it there"):
+    with pytest.raises(DataError, match=r"no value in its last .* is at 49: end it there"):
         forecaster.forecast(values, 5, context_length=40)
-
 
 
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [np.nan, 2.0, np.nan]])

@@ -84,8 +84,9 @@ class PretrainedForecaster(ABC):
         self.verdict = verdict
         """What fine-tuning came to, of a forecaster that `finetune` has made."""
         self.model = model.to(_device(device)).eval()
-        # The head and the values stay in float32: only the transformer gains from less.
-        self.model.transformer.to(_DTYPES[dtype])
+        # Values, on their way in and out, stay in float32: only blocks gain from less.
+        for part in (self.model.transformer.blocks, self.model.transformer.norm):
+            part.to(_DTYPES[dtype])
 
     def __repr__(self) -> str:
         """With a digest of the weights: what tells one forecaster from another."""

@@ -34,6 +34,8 @@ LAGS = tuple(sorted({*PAPER_LAGS, *_expand_runs("0-14 286-288 1438-1440")}))
 NUM_CALENDAR_FEATURES = 6
 # Every twentieth, and the hundredths at both ends: deciles are among them.
 QUANTILE_LEVELS = (0.01, *(step / 20 for step in range(1, 20)), 0.99)
+# Periods that the calendar suggests for a series, the shorter first; 0 for none.
+NUM_SEASONS = 2
 LARGEST_SIZE = 4096
 
 
@@ -213,7 +215,8 @@ class CriaConfig:
         _check_covariates(self)
         whole = ("projection_width", "patch_length", "num_periods", "num_seasons", "frame_patches")
         _check_sizes(self, whole)
-        _require(0 <= self.num_told_seasons <= 2, "num_told_seasons", "must be 0 to 2")
+        told = self.num_told_seasons
+        _require(0 <= told <= NUM_SEASONS, "num_told_seasons", f"must be 0 to {NUM_SEASONS}")
         _require(
             self.patch_length <= self.context_length <= 65536,
             "context_length",

@@ -97,10 +97,10 @@ def make_frames(
     if not torch.compiler.is_exporting():  # where what is to be done must not depend on the data
         # Weights of patches in tokens are many: there are none of a far future's.
         steps = torch.arange(values.shape[1], device=values.device)
-        last_known = int(torch.where(observed, steps, 0).max())
-        tokens = tokens.clamp(max=last_known // length)
-        known = (last_known // length + 1) * length
-        values, observed = values[:, :known], observed[:, :known]
+        last_token = int(torch.where(observed, steps, 0).max()) // length
+        tokens = tokens.clamp(max=last_token)
+        end = (last_token + 1) * length
+        values, observed = values[:, :end], observed[:, :end]
 
     def summed(*parts: Tensor) -> Float[Tensor, "series part token"]:
         rows = [widest(part).unflatten(1, (-1, length)).sum(dim=2) for part in parts]

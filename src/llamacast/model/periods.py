@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from llamacast.model.config import NUM_SEASONS
 from llamacast.model.running import running_least
 
 SHORTEST_PERIOD = 2
 # A peak must have been seen one and a half times; what the calendar suggests, once.
 LONGEST_SHARE, LONGEST_SHARE_OF_CALENDAR = 2 / 3, 0.95
 NUM_PEAKS = 16
-# The calendar suggests so many, the shorter first (`season_candidates`).
-NUM_SEASONS = 2
 # Beginnings of so many patches are searched together: many small searches take longer than one.
 LONGEST_TOGETHER = 16
 # A correlation over few pairs of steps is chance: it counts as if so many pairs of none came along.
@@ -67,6 +66,7 @@ def find_periods(
     calendar's the longer comes first where it holds the shorter and tells far more: days off are
     foretold by the week, not by the day.
     """
+    assert seasons.shape[1] == NUM_SEASONS
     values = values.masked_fill(~observed, 0.0)
     strength = _strength(_autocorrelation(values, observed))
     # Steps from the first to the last observed, since padding tells nothing.

@@ -135,7 +135,7 @@ def _growth(
     end = (frames.last_step + 1)[..., None]
     bounds = [end - back * periods.lengths for back in range(3)]
     within = (bounds[2] >= 0) & (periods.lengths > 0)
-    at = [bound.clamp(min=0).flatten(1).expand(-1, periods.lengths[0].numel()) for bound in bounds]
+    at = [bound.clamp(min=0).flatten(1) for bound in bounds]
     sum_0, sum_1, sum_2 = (sums.gather(1, place).view(periods.lengths.shape) for place in at)
     num_0, num_1, num_2 = (counts.gather(1, place).view(periods.lengths.shape) for place in at)
     # Of either period half must be there.

@@ -168,10 +168,11 @@ class Transformer(nn.Module):
         turn: Rotation | None,
         attend: Attend,
     ) -> Float[Tensor, "... time width"]:
-        """Computes in the precision of the weights; takes and answers in that of the tokens."""
+        """Blocks compute in the precision of their weights; takes and answers in that of the tokens."""
         compute = self.norm.weight.dtype
         turn = turn and (turn[0].to(compute), turn[1].to(compute))
-        hidden = self.embed(tokens.to(compute)).to(compute)
+        embed = next(self.embed.parameters()).dtype
+        hidden = self.embed(tokens.to(embed)).to(compute)
         for layer, block in enumerate(self.blocks):
             hidden = block(hidden, layer, turn, attend)
         return self.norm(hidden).to(tokens.dtype)

@@ -75,7 +75,7 @@ def pretrain(
         _check_same(told, directory)
         # A run that began with other weights goes on without being told again which.
         record = record.joined(checkpoint.load_training(directory / MODEL_DIRECTORY))
-    record = record.joined(TrainingRecord(corpus.datasets, licences=licences or {}))
+    record = record.joined(TrainingRecord(tuple(corpus.datasets), licences=licences or {}))
     licences = {name: one for name, one in record.licences.items() if name in record.datasets}
     record = dataclasses.replace(record, licences=licences)
     objective = make_objective(network)
