@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 
 import llamacast
+from llamacast.applied.covariates import _designs, _effects_of_windows
 from llamacast.applied.regression import Design, fit_alone, fit_together
+from llamacast.data.frame import read_panel
+from llamacast.data.panel import Covariates, Panel
+from llamacast.data.windows import Origins
 
 STEPS, HORIZON = 250, 14
 
@@ -154,6 +158,27 @@ def test_series_together_tell_what_each_tells_too_seldom():
         for one, own in zip(effects, found, strict=True)
     ]
     assert np.median(slopes) == pytest.approx(3.0, abs=0.5)
+
+
+def test_windows_are_explained_without_what_comes_after_them():
+    rng = np.random.default_rng(0)
+    values, beside = rng.normal(size=(2, 60)).cumsum(axis=1), rng.normal(size=(2, 67, 2))
+
+    def effects(last):
+        changed = values.copy()
+        changed[:, 32:] += last
+        axes = [read_panel(one).axes[0] for one in changed]
+        known = Covariates(("a", "b"), np.ones(2, bool), np.zeros(2, bool), list(beside))
+        plain = read_panel(list(changed))
+        panel = Panel(plain.ids, plain.values, axes, plain.columns, known)
+        origins = Origins(panel, np.repeat([0, 1], 4), np.tile([32, 39, 46, 53], 2), 7)
+        designs = _designs(origins.histories(slice(None)), 7)
+        return [one.mean for one in _effects_of_windows(designs, "together", origins)]
+
+    plain, changed = effects(0.0), effects(rng.normal(size=(2, 28)) * 9)
+    for first in (0, 4):
+        np.testing.assert_array_equal(plain[first], changed[first])
+    assert not np.allclose(plain[3], changed[3])
 
 
 def test_what_tells_series_apart_alters_what_a_covariate_does():

@@ -66,6 +66,15 @@ def test_order_of_rows_and_extra_rows_do_not_matter():
         np.testing.assert_array_equal(first, second)
 
 
+def test_a_single_day_of_the_future_is_read_in_the_zone_of_the_history():
+    history, future = (part.assign(day=part.day.dt.tz_localize("Europe/Berlin")) for part in both())
+    found = read(history, future_frame=future)
+    day = future[future.day == future.day.min()]
+    first = read_panel(history, horizon=1, future_frame=day, **COLUMNS)
+    for one, other in zip(first.covariates.values, found.covariates.values, strict=True):
+        np.testing.assert_array_equal(one, other[: len(one)])
+
+
 def test_what_is_not_in_the_future_frame_is_known_in_the_past_only():
     history, future = both()
     found = read(history, covariates=["price", "size"], future_frame=future[["shop", "day"]])

@@ -98,6 +98,20 @@ def test_several_arrays():
     assert len(read_panel(np.ones((4, 9)))) == 4
 
 
+def test_series_of_one_name_in_a_list_are_several():
+    parts = [pd.Series(np.arange(5.0), name="y"), pd.Series(np.arange(7.0), name="y")]
+    assert [len(one) for one in read_panel(parts).values] == [5, 7]
+    assert list(read_panel([parts[0], parts[1].rename("z")]).ids) == ["y", "z"]
+
+
+def test_rows_without_times_are_counted_within_their_series():
+    mixed = pd.DataFrame({"unique_id": list("AABABABBAA"), "y": np.arange(10.0)})
+    panel = read_panel(mixed)
+    np.testing.assert_array_equal(panel.values[0], [0, 1, 3, 5, 8, 9])
+    np.testing.assert_array_equal(panel.values[1], [2, 4, 6, 7])
+    same(read_panel(mixed.sort_values("unique_id", kind="stable")), panel)
+
+
 def test_whole_number_steps_keep_their_distance():
     panel = read_panel(pd.DataFrame({"ds": [1990, 2000, 1995, 2010], "y": [1, 3, 2, 5]}))
     np.testing.assert_array_equal(panel.values[0], [1, 2, 3, np.nan, 5])
@@ -220,6 +234,31 @@ def test_the_series_are_told_apart_by_the_column_under_which_times_do_not_repeat
         "01",
         "02",
     ]
+
+
+@pytest.mark.parametrize(
+    ("time", "part", "values"),
+    [
+        ("date", "hour", range(24)),
+        ("year", "Month", range(1, 13)),
+        ("year", "month", "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()),
+        ("year", "quarter", range(1, 5)),
+    ],
+)
+def test_hours_beside_a_date_and_months_beside_a_year_do_not_name_series(time, part, values):
+    stamps = pd.date_range("2015", periods=6, freq="YS" if time == "year" else "D")
+    stamps = stamps.year if time == "year" else stamps
+    rows = [(stamp, one) for stamp in stamps for one in values]
+    table = pd.DataFrame(rows, columns=[time, part])
+    table["sales"] = np.random.default_rng(0).normal(size=len(table))
+    with pytest.raises(DataError, match=rf"'{part}' tells a part of the time.*join both"):
+        read_panel(table)
+    # What names series may be called so, if it is said.
+    assert len(read_panel(table, id_column=part)) == len(values)
+    # And a part that goes with the time is no part of it.
+    shops = pd.DataFrame({"day": [*HOURS, *HOURS], "shop": np.repeat(["a", "b"], 48)})
+    shops = shops.assign(hour=[*HOURS.hour, *HOURS.hour], sold=np.arange(96.0))
+    assert list(read_panel(shops, target_column="sold").ids) == ["a", "b"]
 
 
 def test_switches_do_not_name_series_where_a_time_stands_twice():
@@ -350,6 +389,11 @@ REFUSED = {
         {},
         "named by dates .* and 40 more.*turn the table",
     ),
+    "turned, names in the index": (
+        lambda long: long.pivot(index="unique_id", columns="ds", values="y"),
+        {},
+        "named by dates .* and 40 more.*turn the table",
+    ),
     "many columns": (
         lambda long: pd.DataFrame({f"c{n}": [1.0, 2.0] for n in range(99)}),
         {"target_column": "z"},
@@ -366,6 +410,7 @@ REFUSED = {
     "a dict": (lambda long: {"a": 1}, {}, "dict"),
     "empty list": (lambda long: [], {}, "empty"),
     "empty member": (lambda long: [[1], []], {}, "series 1"),
+    "list of frames": (lambda long: [long, long], {}, "join frames into one"),
     "mixed list": (lambda long: [1, [2]], {}, "list"),
     "three dimensions": (lambda long: np.ones((2, 2, 2)), {}, "dimension"),
     "no such file": (lambda long: "/nowhere/data.csv", {}, "/nowhere/data.csv"),

@@ -238,6 +238,26 @@ def test_what_failed_is_tried_again(table, tmp_path):
     assert again.answers["x"].answered.all()
 
 
+def test_answers_with_other_covariates_or_options_are_others(table, tmp_path):
+    class Plain:
+        def __init__(self, level):
+            self.level = level
+
+        def forecast(self, data, horizon):
+            found = SeasonalNaive().forecast(data, horizon)
+            return replace(found, samples=np.full_like(found.samples, self.level))
+
+    def mean(data, level):
+        found = backtest(data, HORIZON, {"plain": Plain(level)}, directory=tmp_path)
+        return found.answers["plain"].mean.mean()
+
+    assert mean(table, 3.0) == 3.0
+    assert mean(table, 7.0) == 7.0
+    beside = read_panel(table.assign(price=1.0), covariates=["price"])
+    with pytest.raises(DataError, match="other data"):
+        mean(beside, 3.0)
+
+
 def test_a_forecaster_without_a_name_of_its_own_is_found_again(table, tmp_path):
     class Plain:
         def forecast(self, data, horizon):

@@ -9,6 +9,7 @@ from scipy.stats import norm
 from llamacast.evaluation.answers import LEVELS, Answers
 from llamacast.evaluation.comparison import compare, overall_skill, skill, summarise
 from llamacast.evaluation.scores import Scores
+from llamacast.forecast import DataError
 
 NUM_SERIES, WINDOWS_EACH, HORIZON = 40, 3, 4
 NORMAL = norm.ppf(LEVELS)
@@ -120,6 +121,11 @@ def test_data_sets_together_are_a_geometric_mean():
     assert table.loc["right", "rank"] == 1.0
     assert table.loc["right", "better on"] == 2
     assert table.loc["seasonal-naive", "CRPS ratio"] == 1.0
+
+
+def test_data_sets_of_one_name_are_refused():
+    with pytest.raises(DataError, match="2 scores are called 'data'; name them"):
+        summarise([made_scores(good=1.0), made_scores(good=2.0)])
 
 
 def test_a_forecaster_missing_on_a_data_set_is_judged_on_the_others():

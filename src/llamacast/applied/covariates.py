@@ -89,17 +89,32 @@ def choose(network: Applied, request: Request) -> list[str]:
         joint=False,
         progress=False,
         used=None,
+        strays=None,
     )
     scales = np.array([usual_step(values) for values in histories.values])
     plain = np.maximum(crps(network.sample(ask(panel=histories)), actuals, scales), SMALLEST_SCORE)
     designs, gains = _designs(histories, horizon), {}
     for name in CANDIDATES:
-        effects = _effects(designs, name)
+        effects = _effects_of_windows(designs, name, origins)
         samples = network.sample(ask(panel=_without(histories, effects)))
         told = np.stack([one.mean[-horizon:] for one in effects])
         scores = np.maximum(crps(samples + told[:, None], actuals, scales), SMALLEST_SCORE)
         gains[name] = np.log(scores / plain)
     return [_best(gains, origins.series == number) for number in range(len(panel))]
+
+
+def _effects_of_windows(
+    designs: Sequence[Design], name: str, origins: Origins
+) -> list[Effects]:
+    """Of each window, from the windows of all series that end as far back: those that end later hold what
+    it is judged by."""
+    ends = np.array([len(origins.panel.values[number]) for number in origins.series])
+    backs = ends - origins.cuts
+    found: dict[int, Effects] = {}
+    for back in np.unique(backs):
+        rows = np.flatnonzero(backs == back)
+        found |= zip(rows.tolist(), _effects([designs[row] for row in rows], name), strict=True)
+    return [found[row] for row in range(len(designs))]
 
 
 def _best(gains: dict[str, Floats], own: npt.NDArray[np.bool_]) -> str:

@@ -29,6 +29,16 @@ from llamacast.forecast import DataError
 
 TARGET_NAMES = ("y", "target", "value")
 LARGEST_VALUE = 1e300
+# Columns that go on where a date or a year ends, with the highest number in each.
+PARTS_OF_TIME = (
+    dict.fromkeys(("hour", "hours", "hr", "stunde"), 24)
+    | dict.fromkeys(("minute", "minutes", "min"), 60)
+    | dict.fromkeys(("month", "months", "mon", "monat"), 12)
+    | dict.fromkeys(("quarter", "qtr", "quartal"), 4)
+    | dict.fromkeys(("week", "woche", "kw"), 53)
+    | dict.fromkeys(("day", "tag"), 366)
+)
+MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 """Beyond it, sums and spreads of a window overflow."""
 
 NAMES_SHOWN = 8
@@ -124,9 +134,11 @@ def read_panel(
             raise DataError(
                 "covariates need a long table, with a column of times and one row for each value"
             )
+        # As the history was read: a single step of the future has no frequency of its own.
+        step = given or panel.axes[0].frequency
         parts = [frame] if asked.future is None else [frame, _like(asked.future, panel)]
         steps = [
-            step_numbers_beside(_to_rows(part, identifier, time, targets, given), panel)
+            step_numbers_beside(_to_rows(part, identifier, time, targets, step), panel)
             for part in parts
         ]
         known = read_covariates(panel, frame, columns, np.concatenate(steps), asked)
@@ -283,6 +295,7 @@ def _find_id(frame: pd.DataFrame, time: Any, target: str | None) -> Any:
     if named is not None or time is None or not frame[time].duplicated().any():
         return named
     taken = (time, target, _find(frame, TARGET_NAMES))
+    _refuse_parts_of_time(frame, time, taken)
     texts = [name for name in frame.columns if name not in taken and _is_text(frame[name])]
     clocks = [name for name in texts if _texts(_first(frame[name])).str.match(TIME_OF_DAY).all()]
     words = [name for name in texts if name not in clocks and _means_words(frame[name])]
@@ -304,6 +317,23 @@ def _find_id(frame: pd.DataFrame, time: Any, target: str | None) -> Any:
     _refuse_ids(frame, time, words, codes, clocks)
     left = words or texts
     return left[0] if len(left) == 1 else None
+
+
+def _refuse_parts_of_time(frame: pd.DataFrame, time: Any, taken: Iterable[Any]) -> None:
+    """Hours beside a date, or months beside a year, do not name series."""
+    for name in frame.columns:
+        most = PARTS_OF_TIME.get(str(name).lower())
+        if name in taken or most is None:
+            continue
+        column = frame[name].dropna()
+        numbers = pd.to_numeric(column, errors="coerce")
+        months = most == 12 and _texts(column).str[:3].str.lower().isin(MONTHS).all()
+        whole = (numbers.notna() & (numbers % 1 == 0) & numbers.between(0, most)).all()
+        if (whole or months) and (frame.groupby(time)[name].nunique() > 1).any():
+            raise DataError(
+                f"column {name!r} tells a part of the time, as it varies within one {time!r}; join both "
+                "into one column, such as 2024-01-31 14:00, or name the series with id_column"
+            )
 
 
 def _refuse_ids(
@@ -347,20 +377,26 @@ def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None)
         return [named]
     others = [column for column in frame.columns if column not in (identifier, time)]
     numeric = [column for column in others if _is_numeric(frame[column])]
+    if time is None:
+        _refuse_turned(numeric)
     if len(numeric) == 1 or (numeric and identifier is None and len(numeric) == len(others)):
         return numeric
     spoilt = [column for column in others if _means_numbers(frame[column])]
     if not numeric and len(spoilt) == 1:
         return spoilt  # what cannot be read in it is named with its row
-    if len(numeric) > 2 and looks_like_dates(pd.Series(list(map(str, numeric)))):
-        raise DataError(
-            f"columns are named by dates ({_listed(numeric)}); turn the table, so that each date has a row "
-            "and each series a column"
-        )
+    _refuse_turned(numeric)
     found = _listed(others) or "no other column"
     raise DataError(
         f"cannot tell which column holds the values to forecast ({found}); name it with target_column"
     )
+
+
+def _refuse_turned(columns: list[Any]) -> None:
+    if len(columns) > 2 and looks_like_dates(pd.Series(list(map(str, columns)))):
+        raise DataError(
+            f"columns are named by dates ({_listed(columns)}); turn the table, so that each date has a row "
+            "and each series a column"
+        )
 
 
 def _means_numbers(column: pd.Series[Any]) -> bool:
@@ -407,9 +443,9 @@ def _to_rows(
     targets: Sequence[str],
     given: Frequency | None,
 ) -> Rows:
-    """Each target column under the other; without a time column, rows are steps 0, 1, 2, ..."""
+    """Each target column under the other; without a time column, rows are steps 0, 1, 2, ...
+    of their series."""
     count = len(frame)
-    steps, zone = (np.arange(count), None) if time is None else _times(frame[time], time, given)
     if identifier is None:
         ids = np.repeat(np.asarray(targets, dtype=object), count)
     else:
@@ -419,6 +455,12 @@ def _to_rows(
                 f"column {identifier!r}: row {row} has no series name; fill it or drop the row"
             )
         ids = frame[identifier].to_numpy()
+    if time is not None:
+        steps, zone = _times(frame[time], time, given)
+    elif identifier is not None:
+        steps, zone = frame.groupby(identifier).cumcount().to_numpy(), None
+    else:
+        steps, zone = np.arange(count), None
     return Rows(
         ids=ids,
         steps=np.tile(steps, len(targets)),

@@ -206,6 +206,11 @@ def _from_arrays(data: Any) -> pd.DataFrame:
         data = np.ma.filled(data.astype(np.float64), np.nan)
     if isinstance(data, np.ndarray) and data.ndim not in (1, 2):
         raise DataError(f"an array must have one dimension, or two (series, time); got {data.ndim}")
+    if any(isinstance(member, pd.DataFrame) for member in data):
+        raise DataError(
+            "a list must hold numbers only, or series only; join frames into one, with a column of the "
+            "series' names"
+        )
     lengths = [len(member) if _is_series(member) else None for member in data]
     if None in lengths:
         if any(length is not None for length in lengths):
@@ -215,26 +220,28 @@ def _from_arrays(data: Any) -> pd.DataFrame:
     for number, length in enumerate(lengths):
         if length == 0:
             raise DataError(f"series {number} is empty; leave it out or give it a value")
-    return pd.concat(
-        [_member(number, member) for number, member in enumerate(data)] or [pd.DataFrame()],
-        ignore_index=True,
-    )
+    names = [getattr(member, "name", None) for member in data]
+    told_apart = len({*names}) == len(names)
+    members = [
+        _member(name if told_apart and name is not None else number, number, member)
+        for number, (name, member) in enumerate(zip(names, data, strict=True))
+    ]
+    return pd.concat(members or [pd.DataFrame()], ignore_index=True)
 
 
 def _is_series(member: Any) -> bool:
     return isinstance(member, (pd.Series, list, tuple)) or getattr(member, "ndim", 0) > 0
 
 
-def _member(number: int, member: Any) -> pd.DataFrame:
-    """One series of a list; a pandas Series brings its own times and its name."""
+def _member(name: Any, number: int, member: Any) -> pd.DataFrame:
+    """One series of a list; a pandas Series brings its own times."""
     if not isinstance(member, pd.Series):
         if any(isinstance(value, (list, tuple, np.ndarray)) for value in member):
             raise DataError(f"series {number} holds lists; a series holds numbers")
-        return pd.DataFrame({"unique_id": number, "ds": np.arange(len(member)), "y": list(member)})
+        return pd.DataFrame({"unique_id": name, "ds": np.arange(len(member)), "y": list(member)})
     frame = _index_to_columns(member.to_frame("y"))
     times = [column for column in frame.columns if column != "y"]
     steps = frame[times[0]] if times else np.arange(len(frame))
-    name = member.name if member.name is not None else number
     return pd.DataFrame({"unique_id": name, "ds": steps, "y": frame["y"]})
 
 

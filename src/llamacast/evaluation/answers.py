@@ -147,7 +147,15 @@ def _read_settings(path: Path) -> object:
 def fingerprint(series: Panel | StoredSeries) -> str:
     """A short text that tells these series from any others."""
     axes = [(str(name), repr(axis)) for name, axis in zip(series.ids, series.axes, strict=True)]
-    return _digest(repr(axes).encode(), *(values.tobytes() for values in series.values))
+    parts = [repr(axes).encode(), *(values.tobytes() for values in series.values)]
+    if isinstance(series, Panel):
+        beside, groups = series.covariates, series.groups
+        if beside is not None:
+            parts.append(repr((beside.names, beside.ahead.tolist())).encode())
+            parts += [values.tobytes() for values in beside.values]
+        if groups is not None:
+            parts.append(repr([*map(str, groups)]).encode())
+    return _digest(*parts)
 
 
 def _digest(*parts: bytes) -> str:

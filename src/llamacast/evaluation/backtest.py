@@ -217,7 +217,11 @@ def _train_and_ask(
 def _identity(forecaster: object) -> str:
     """What tells a forecaster from others of its name; an address in memory does not."""
     kind = type(forecaster)
-    return kind.__qualname__ if kind.__repr__ is object.__repr__ else repr(forecaster)
+    if kind.__repr__ is not object.__repr__:
+        return repr(forecaster)
+    members = {name: repr(member) for name, member in getattr(forecaster, "__dict__", {}).items()}
+    told = {name: text for name, text in members.items() if " at 0x" not in text}
+    return f"{kind.__qualname__} {told}" if told else kind.__qualname__
 
 
 def _chunks(count: int) -> list[slice]:

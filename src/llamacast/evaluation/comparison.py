@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from llamacast.evaluation.scores import REFERENCE, Scores
+from llamacast.forecast import DataError
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,6 +127,18 @@ def compare(scores: Scores) -> pd.DataFrame:
     return table
 
 
+def check_names(several: Sequence[Scores]) -> None:
+    """Refuse scores that could not be told apart.
+
+    Raises:
+        DataError: if two have one name.
+    """
+    counted = Counter(scores.name for scores in several)
+    name, number = counted.most_common(1)[0] if counted else ("", 0)
+    if number > 1:
+        raise DataError(f"{number} scores are called {name!r}; name them by backtest(..., name=...)")
+
+
 def summarise(several: Sequence[Scores]) -> pd.DataFrame:
     """A row for each forecaster over all data sets that it was asked on, best first.
 
@@ -132,6 +146,7 @@ def summarise(several: Sequence[Scores]) -> pd.DataFrame:
     among the forecasters averaged over data sets, and on how many it is better or worse than
     seasonal naive by more than luck.
     """
+    check_names(several)
     tables = {scores.name: compare(scores) for scores in several}
     # By ratios: a forecaster that failed on some windows has a CRPS of other windows.
     ratios = {name: table["CRPS ratio"] for name, table in tables.items()}

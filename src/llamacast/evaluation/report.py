@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from llamacast.evaluation.answers import file_name
-from llamacast.evaluation.comparison import compare, summarise
+from llamacast.evaluation.comparison import check_names, compare, summarise
 from llamacast.evaluation.pictures import draw_calibration, draw_skill
 from llamacast.evaluation.scores import Scores
 
@@ -81,6 +81,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 def write_report(several: Sequence[Scores], directory: Path, heading: str = "Backtest") -> None:
     """Write `report.md` and its pictures, `scores.csv`, `per_series.csv` and `summary.csv`."""
+    check_names(several)
     directory.mkdir(parents=True, exist_ok=True)
     labelled = {scores.name: compare(scores).reset_index() for scores in several}
     _together(labelled).to_csv(directory / "scores.csv", index=False, float_format="%.6g")
