@@ -358,6 +358,8 @@ def test_a_regression_on_hidden_vectors_is_saved_with_the_network(tmp_path):
     assert (found[0][..., :12] != plain[..., :12]).any()
     np.testing.assert_array_equal(found[0][..., 12:], plain[..., 12:])
     assert repr(loaded) != repr(forecaster)
+    with pytest.raises(DataError, match="fine-tune the one it came from"):
+        loaded.finetune(frame, 12, strategy="head")
     (tmp_path / "features.safetensors").write_text("no")
     with pytest.raises(CheckpointError, match="features"):
         llamacast.load(tmp_path)
@@ -386,11 +388,15 @@ def test_bad_options_of_fine_tuning_are_named(forecaster):
         ({"strategy": "everything"}, "strategy"),
         ({"steps": 0}, "steps"),
         ({"head": "cauchy"}, "head"),
+        ({"strategy": "features", "context_length": 32}, "context_length does not go with"),
+        ({"strategy": "features", "search": True}, "search does not go with"),
     ):
         with pytest.raises(DataError, match=told):
             forecaster.finetune(hourly(), 6, **options)
     with pytest.raises(DataError, match="too short"):
         forecaster.finetune(hourly(num_steps=20), 12)
+    with pytest.raises(DataError, match="weights in float32"):
+        llamacast.load("cria", device="cpu", dtype="bfloat16").finetune(hourly(), 6)
 
 
 def test_embeddings_are_a_frame_for_other_libraries(forecaster):

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from copy import deepcopy
 from dataclasses import replace
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -221,13 +222,29 @@ class PretrainedForecaster(ABC):
             DataError: says what is wrong with the data or the request, and how to mend it.
             CheckpointError: if `directory` holds another run.
         """
+        if self.features is not None:
+            raise DataError(
+                "this model has a regression beside its network (strategy 'features'); fine-tune the one "
+                "it came from"
+            )
+        if next(self.model.transformer.blocks.parameters()).dtype != torch.float32:
+            raise DataError("fine-tuning needs weights in float32; load them without dtype")
+        asked = {"learning_rate": learning_rate, "context_length": context_length, "head": head}
+        unused = [name for name, value in asked.items() if value is not None]
+        if strategy == "features" and (unused or search):
+            raise DataError(
+                f"{(unused or ['search'])[0]} does not go with strategy 'features', which leaves the network "
+                "as it is; leave it out"
+            )
         panel = read_panel(data, horizon=0, **columns)
         told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
         if panel.covariates is not None and not told_ahead:
             known = np.ones_like(panel.covariates.ahead)
             panel = replace(panel, covariates=replace(panel.covariates, ahead=known))
         try:
-            from llamacast.adapting.finetuning import adapt  # needs lightning-fabric
+            # These need lightning-fabric.
+            from llamacast.adapting.finetuning import adapt
+            from llamacast.training.finetune import ADAPTER_DIRECTORY
             from llamacast.training.report import Report
         except ModuleNotFoundError as error:
             raise needs("fine-tuning", "finetune", error) from error
@@ -247,17 +264,20 @@ class PretrainedForecaster(ABC):
             self.model, self.source, self._network, panel, options, search, target, report
         )
         report.line(str(found.verdict))
+        last = panel.last_stamp() if found.verdict.improved else ""
         tuned = type(self)(
             deepcopy(found.model),
             f"{self.name}-{strategy}" if found.verdict.improved else self.name,
             str(next(self.model.parameters()).device),
-            training=replace(self.training, until=panel.last_stamp()),
+            training=self.training.joined(TrainingRecord(until=last)),
             features=found.features,
             inputs=self.inputs if strategy == "features" else found.inputs,
             verdict=found.verdict,
         )
         if target is not None:
             tuned.save(target / "model")
+            if (target / ADAPTER_DIRECTORY).exists():
+                checkpoint.save_training(tuned.training, target / ADAPTER_DIRECTORY)
         return tuned
 
     def detect(
@@ -404,7 +424,8 @@ def _load_adapter(
         raise CheckpointError(f"{path / ADAPTER_FILE}: names no base model ({error})") from error
     found = load(base, device="cpu", dtype="float32")
     network = with_adapter(found.model, path)
-    return type(found)(network, path.name, device, dtype, found.training, found.features)
+    training = found.training.joined(checkpoint.load_training(path))
+    return type(found)(network, path.name, device, dtype, training, found.features)
 
 
 def find_checkpoint(model: str | os.PathLike[str]) -> Path:
@@ -422,6 +443,17 @@ def find_checkpoint(model: str | os.PathLike[str]) -> Path:
         names = ", ".join(PACKAGED)
         raise CheckpointError(f"no model {str(model)!r}: neither packaged ({names}) nor a folder")
     return path
+
+
+def load_once(model: str | os.PathLike[str], device: str = "auto") -> PretrainedForecaster:
+    """As `load`, but for what this process has loaded last and whose files are still the same."""
+    known = [file.stat() for file in sorted(find_checkpoint(model).iterdir())]
+    return _load_once(str(model), device, tuple((file.st_mtime_ns, file.st_size) for file in known))
+
+
+@lru_cache(maxsize=4)
+def _load_once(model: str, device: str, known: tuple[tuple[int, int], ...]) -> PretrainedForecaster:
+    return load(model, device=device)
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> LagLlamaForecaster:

@@ -128,6 +128,10 @@ def test_an_adapter_is_the_same_however_often_it_is_asked_for(forecaster, tmp_pa
     assert loaded.model.config.context_length == 256
     samples = [one.forecast(table(), 8, num_samples=5).samples for one in (tuned, loaded)]
     np.testing.assert_allclose(*samples, rtol=1e-3, atol=1e-3)
+    assert loaded.training == tuned.training != forecaster.training
+    # What has been learnt from is not forgotten when less recent data are.
+    earlier = table().assign(ds=lambda frame: frame.ds - pd.Timedelta("400D"))
+    assert tuned.finetune(earlier, 8, steps=1, progress=False).training == tuned.training
     # Of a forecaster that nothing loads, an adapter would fit nothing.
     tuned.finetune(table(), 8, strategy="lora", steps=4, directory=tmp_path / "b", progress=False)
     assert not (tmp_path / "b" / "adapter").exists()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,3 +33,15 @@ def test_rows_that_are_few_and_scattered_are_laid_out():
     assert np.isnan(read_panel(daily(*parts)).values[0]).sum() == 2191 - 400
     short = daily(pd.date_range("2024-01-01", periods=20), pd.DatetimeIndex(["2026-01-01"]))
     assert len(read_panel(short).values[0]) == 732
+
+
+def test_the_last_stamp_is_told_though_some_series_have_a_zone():
+    days = pd.date_range("2024-01-01", periods=9)
+    early, late = (pd.Series(np.arange(9.0), index) for index in (days, days + pd.Timedelta("3D")))
+    one, other = read_panel(early.tz_localize("Asia/Tokyo")), read_panel(late)
+    both = dataclasses.replace(
+        one, ids=["a", "b"], values=[*one.values, *other.values], axes=[*one.axes, *other.axes]
+    )
+    assert both.last_stamp() == "2024-01-12T00:00:00"
+    assert one.last_stamp() == "2024-01-09T00:00:00+09:00"
+    assert read_panel(np.arange(5.0)).last_stamp() == ""

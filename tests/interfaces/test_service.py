@@ -382,6 +382,13 @@ def test_a_table_is_read_in_its_turn(client, monkeypatch):
     assert waiting == [1]
 
 
+def test_a_table_is_told_what_was_taken_as_missing(client):
+    rows = [f"2026-01-{day:02},{day if day != 15 else 1e9}" for day in range(1, 31)]
+    asked = {"csv": "ds,y\n" + "\n".join(rows), "horizon": 1, "scores": False}
+    (note,) = client.post("/v1/tables/forecast", json=asked).json()["notes"]
+    assert "taken as missing" in note
+
+
 def test_a_column_called_model_stays(client):
     rows = [f"{name},2026-01-{day:02},{day}" for name in ("x", "y") for day in range(1, 31)]
     asked = {"csv": "model,ds,y\n" + "\n".join(rows), "horizon": 1, "id_column": "model"}

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import llamacast
 from llamacast.forecast import CheckpointError, DataError
@@ -68,6 +69,21 @@ def test_a_run_that_is_stopped_goes_on_and_does_nothing_twice(tmp_path, monkeypa
     run = forecast_dataset(source, output, ASKED, num_shards=6)
     assert_same(run.read(), in_one_process(frame))
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_a_run_whose_model_has_changed_is_another(tmp_path):
+    forecaster = llamacast.load("cria", device="cpu")
+    forecaster.save(tmp_path / "model")
+    asked = dataclasses.replace(ASKED, model=str(tmp_path / "model"))
+    source = write(tmp_path / "in", table(count=4))
+    before = forecast_dataset(source, tmp_path / "out", asked, num_shards=2).read()
+    with torch.no_grad():
+        forecaster.model.transformer.norm.weight.mul_(1.5)
+    forecaster.save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="its weights differs"):
+        forecast_dataset(source, tmp_path / "out", asked, num_shards=2)
+    after = forecast_dataset(source, tmp_path / "new", asked, num_shards=2).read()
+    assert not np.allclose(before["mean"], after["mean"])
 
 
 def test_a_run_that_is_stopped_while_it_cuts_cuts_again(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
+from llamacast.data.calendar import parse_frequency
 from llamacast.data.frame import read_panel
 from llamacast.forecast import CheckpointError, DataError
 from llamacast.model import checkpoint
@@ -104,6 +105,9 @@ def test_a_finished_run_is_not_run_again_and_another_is_refused(panel, fabric, t
     assert verdict == again
     with pytest.raises(CheckpointError, match="learning_rate"):
         run(net, panel, tmp_path, fabric, learning_rate=1e-3)
+    axes = [dataclasses.replace(axis, frequency=parse_frequency("7h")) for axis in panel.axes]
+    with pytest.raises(CheckpointError, match="differs in data"):
+        run(net, dataclasses.replace(panel, axes=axes), tmp_path, fabric)
 
 
 def test_same_seed_same_weights(panel, fabric, tmp_path):

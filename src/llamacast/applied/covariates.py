@@ -103,17 +103,15 @@ def choose(network: Applied, request: Request) -> list[str]:
     return [_best(gains, origins.series == number) for number in range(len(panel))]
 
 
-def _effects_of_windows(
-    designs: Sequence[Design], name: str, origins: Origins
-) -> list[Effects]:
+def _effects_of_windows(designs: Sequence[Design], name: str, origins: Origins) -> list[Effects]:
     """Of each window, from the windows of all series that end as far back: those that end later hold what
     it is judged by."""
     ends = np.array([len(origins.panel.values[number]) for number in origins.series])
     backs = ends - origins.cuts
     found: dict[int, Effects] = {}
     for back in np.unique(backs):
-        rows = np.flatnonzero(backs == back)
-        found |= zip(rows.tolist(), _effects([designs[row] for row in rows], name), strict=True)
+        rows = np.flatnonzero(backs == back).tolist()
+        found |= zip(rows, _effects([designs[row] for row in rows], name), strict=True)
     return [found[row] for row in range(len(designs))]
 
 

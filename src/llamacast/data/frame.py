@@ -38,7 +38,7 @@ PARTS_OF_TIME = (
     | dict.fromkeys(("week", "woche", "kw"), 53)
     | dict.fromkeys(("day", "tag"), 366)
 )
-MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 """Beyond it, sums and spreads of a window overflow."""
 
 NAMES_SHOWN = 8

@@ -183,7 +183,9 @@ class Panel:
             for axis, values in zip(self.axes, self.values, strict=True)
             if axis.frequency is not None
         ]
-        return max(ends).isoformat() if ends else ""
+        # Some may have a zone, and others none.
+        last = max(ends, key=lambda end: end.tz_localize(None), default=None)
+        return "" if last is None else str(last.isoformat())
 
     def answer(self, samples: npt.NDArray[np.float64], model: str, joint: bool = True) -> Forecast:
         """The forecast that goes on where each series ends; samples `(series, sample, horizon)`."""

@@ -136,7 +136,9 @@ def check_names(several: Sequence[Scores]) -> None:
     counted = Counter(scores.name for scores in several)
     name, number = counted.most_common(1)[0] if counted else ("", 0)
     if number > 1:
-        raise DataError(f"{number} scores are called {name!r}; name them by backtest(..., name=...)")
+        raise DataError(
+            f"{number} scores are called {name!r}; name them by backtest(..., name=...)"
+        )
 
 
 def summarise(several: Sequence[Scores]) -> pd.DataFrame:

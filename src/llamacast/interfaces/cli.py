@@ -159,7 +159,7 @@ def forecast(
             time_column=time_column,
             target_column=target_column,
             frequency=frequency,
-            covariates=covariates.split(",") if covariates else None,
+            covariates=_listed(covariates) if covariates else None,
             future_frame=future,
             holidays=holidays,
         )
@@ -221,7 +221,7 @@ def backtest(
         from llamacast.evaluation.report import remarks, score_table, summary_table, write_report
 
         options = {"num_samples": num_samples, "seed": seed, "progress": False}
-        names = dict.fromkeys(name.strip() for name in models.split(",") if name.strip())
+        names = _listed(models)
         entrants = {name: _entrant(name, season, device, options) for name in names}
         if holds_series(data):
             panels = read_panels(data)
@@ -329,7 +329,7 @@ def finetune(
             time_column=time_column,
             target_column=target_column,
             frequency=frequency,
-            covariates=covariates.split(",") if covariates else None,
+            covariates=_listed(covariates) if covariates else None,
             future_frame=future,
             holidays=holidays,
         )
@@ -599,7 +599,7 @@ def gift_eval(
             refuse(f"--published: there is no file {published}")
         if longest_history is not None and longest_history < 1:
             refuse(f"--longest-history must be at least 1; got {longest_history}")
-        names = dict.fromkeys(name.strip() for name in models.split(",") if name.strip())
+        names = _listed(models)
         if not names:
             refuse("--models names none")
         options = {"num_samples": num_samples, "progress": False}
@@ -631,11 +631,16 @@ def _check_parts(others: dict[str, Any], output: Path | None) -> None:
         refuse("a folder is forecast into a folder: give --output FOLDER")
 
 
+def _listed(text: str) -> list[str]:
+    """Names with commas between them, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def _models(text: str, device: str) -> dict[str, PretrainedForecaster]:
     """Models by name, of a list with commas."""
     from llamacast.forecaster import load
 
-    asked = dict.fromkeys(name.strip() for name in text.split(",") if name.strip())
+    asked = _listed(text)
     if not asked:
         refuse("--model names none")
     folders: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,7 @@ import pandas as pd
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from llamacast.forecast import Forecast
-from llamacast.forecaster import load
-
-_loaded = lru_cache(maxsize=4)(load)
-"""Once for all copies of an estimator, of which sktime makes many."""
+from llamacast.forecaster import load_once
 
 FEWEST_FOR_A_CALENDAR = 3
 """Values; of fewer, steps cannot be told, and do not matter."""
@@ -77,7 +73,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
         super().__init__()
 
     def _fit(self, y: pd.Series[Any], X: Any, fh: Any) -> LlamaCastForecaster:  # noqa: N803
-        _loaded(self.model)
+        load_once(self.model)
         self.history_, self.beside_ = y, X
         return self
 
@@ -115,7 +111,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
             if self.beside_ is not None:
                 frame = frame.join(_numbered(self.beside_.reindex(y.index)))
                 future = self._ahead(fh, horizon, beside)
-        return _loaded(self.model).forecast(
+        return load_once(self.model).forecast(
             frame,
             horizon,
             num_samples=self.num_samples,

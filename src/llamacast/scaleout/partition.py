@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from llamacast.data.frame import read_panel, series_column
 from llamacast.data.panel import Panel, TimeAxis
 from llamacast.forecast import DEFAULT_QUANTILES, DataError, check_whole
-from llamacast.forecaster import LONGEST_HORIZON, PretrainedForecaster, load
+from llamacast.forecaster import LONGEST_HORIZON, load_once
 
 INDEX_WITHOUT_NAME = "__index_level_"
 """How the columns begin that pandas writes to parquet for it."""
@@ -125,6 +124,10 @@ class FrameForecaster:
         ]
         return pd.concat(parts, ignore_index=True)
 
+    def weights(self) -> str:
+        """What tells the model from others: a folder's may change."""
+        return repr(load_once(self.model, "cpu"))
+
     def _without_row_numbers(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Without the column that pandas makes, in a file, of an index that bears no name."""
         asked = (self.id_column, self.time_column, self.target_column)
@@ -147,7 +150,7 @@ class FrameForecaster:
         )
 
     def _forecast(self, panel: Panel) -> pd.DataFrame:
-        found = _loaded(self.model, self.device).forecast(
+        found = load_once(self.model, self.device).forecast(
             panel,
             self.horizon,
             num_samples=self.num_samples,
@@ -174,9 +177,3 @@ def _kind(axis: TimeAxis) -> tuple[int, str | None]:
 def _in_words(axis: TimeAxis) -> str:
     step, zone = _kind(axis)
     return f"whole numbers in steps of {step}" if step else f"dates of the zone {zone}"
-
-
-@lru_cache(maxsize=2)
-def _loaded(model: str, device: str) -> PretrainedForecaster:
-    """Once in each worker."""
-    return load(model, device=device)

@@ -165,7 +165,8 @@ def claim(folder: Path, settled: FrameForecaster, num_shards: int, told: dict[st
     Raises:
         CheckpointError: if it holds another.
     """
-    own = {"asked": dataclasses.asdict(settled), "num_shards": num_shards, **told}
+    own = {"asked": dataclasses.asdict(settled), "weights": settled.weights(), **told}
+    own["num_shards"] = num_shards
     own = json.loads(json.dumps(own, default=str))
     file = folder / RUN_FILE
     if file.exists():

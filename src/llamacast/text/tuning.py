@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 
 from llamacast.data.panel import Panel
-from llamacast.forecast import DataError
+from llamacast.forecast import DataError, TrainingRecord
 from llamacast.text.finetune import (
     MODEL_DIRECTORY,
     FinetuneConfig,
@@ -64,7 +64,7 @@ def tune(
         )
         report.line(str(outcome))
         if outcome.improved:
-            record = replace(found.settings.record, until=panel.last_stamp())
+            record = found.settings.record.joined(TrainingRecord(until=panel.last_stamp()))
             found.settings = replace(found.settings, record=record)
         if directory is not None:
             found.save(folder / MODEL_DIRECTORY)

@@ -502,7 +502,8 @@ def told_of(network: Network, panel: Panel, config: FinetuneConfig) -> dict[str,
     """What a run follows from, but for its length."""
     fields = dataclasses.asdict(config)
     del fields["steps"]  # a run may be lengthened
-    beside = panel.covariates.names if panel.covariates else ()
+    known = panel.covariates
+    beside = list(zip(known.names, known.ahead.tolist(), strict=True)) if known else []
     fields |= {"weights": checkpoint.digest(network), "series": len(panel), "data": _digest(panel)}
     fields["covariates"] = beside
     found: dict[str, object] = json.loads(json.dumps(fields))
@@ -513,7 +514,8 @@ def _digest(panel: Panel) -> str:
     """A short text that tells a panel from others."""
     found = hashlib.blake2b(repr(list(panel.ids)).encode(), digest_size=8)
     for values, axis in zip(panel.values, panel.axes, strict=True):
-        found.update(np.ascontiguousarray(values).tobytes() + str(axis.start).encode())
+        steps = f"{axis.start} {axis.frequency} {axis.step}"
+        found.update(np.ascontiguousarray(values).tobytes() + steps.encode())
     for known in panel.covariates.values if panel.covariates else ():
         found.update(np.ascontiguousarray(known).tobytes())
     return found.hexdigest()

@@ -195,7 +195,7 @@ def forecast_table(
         series=shown,
         csv=pd.concat(frames).to_csv(index=False),
         scores=scores,
-        notes=notes,
+        notes=[*dict.fromkeys(note for one in found.values() for note in one.notes), *notes],
     )
 
 
