@@ -75,6 +75,13 @@ def test_a_single_day_of_the_future_is_read_in_the_zone_of_the_history():
         np.testing.assert_array_equal(one, other[: len(one)])
 
 
+def test_the_future_is_spelled_as_the_history_is():
+    history, future = (part.assign(day=part.day.dt.strftime("%d/%m/%Y")) for part in both())
+    found, plain = read(history, future_frame=future), read(both()[0], future_frame=both()[1])
+    for one, other in zip(found.covariates.values, plain.covariates.values, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_what_is_not_in_the_future_frame_is_known_in_the_past_only():
     history, future = both()
     found = read(history, covariates=["price", "size"], future_frame=future[["shop", "day"]])

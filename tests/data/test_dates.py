@@ -103,6 +103,10 @@ def test_numbers_are_dates_where_they_or_their_name_say_so():
     np.testing.assert_array_equal(dates_in_numbers(months, "ds"), MONTHS)
     np.testing.assert_array_equal(dates_in_numbers(months[:12], "Year-Month"), MONTHS[:12])
     assert dates_in_numbers(months[:12], "ds") is None  # may be counted
+    np.testing.assert_array_equal(dates_in_numbers(months[:12], "Date"), MONTHS[:12])
+    quarters = months[2::3]
+    np.testing.assert_array_equal(dates_in_numbers(quarters, "ds"), MONTHS[2::3])
+    assert dates_in_numbers(np.arange(202300, 202420), "date") is None
     weeks = WEEKS.strftime("%G%V").astype(int)
     np.testing.assert_array_equal(dates_in_numbers(weeks, "week"), WEEKS)
     days = DAYS.strftime("%Y%m%d").astype(int)

@@ -210,6 +210,21 @@ def test_nixtlas_cross_validation_knows_nothing_of_what_comes(cria, frame):
     assert (before == after).all()
 
 
+def test_nixtlas_cross_validation_takes_what_is_known_ahead(cria, frame):
+    price = np.random.default_rng(0).normal(size=len(frame))
+    frame = frame.assign(price=price, y=frame.y + 50 * price)
+    future = frame.groupby("unique_id").tail(HORIZON)
+    history = frame.drop(index=future.index)
+    model = NixtlaForecaster(cria)
+    crossed = model.cross_validation(frame, h=HORIZON, covariates=["price"])
+    found = model.forecast(history, h=HORIZON, X_df=future.drop(columns="y"))
+    # But for the draws, which go by the names of windows.
+    np.testing.assert_allclose(crossed["cria"], found["cria"], atol=3.0)
+    plain = model.cross_validation(frame, h=HORIZON)
+    errors = [(one["cria"] - one["y"]).abs().mean() for one in (crossed, plain)]
+    assert errors[0] < 0.2 * errors[1]
+
+
 def test_nixtlas_own_names_of_columns(cria, frame):
     renamed = frame.rename(columns={"unique_id": "shop", "ds": "day", "y": "sold"})
     model = NixtlaForecaster(cria, alias="Llama", nonnegative=True)

@@ -540,7 +540,7 @@ def test_keys_let_in_whom_they_should(models, tmp_path):
             assert answer.status_code == status
         assert client.get("/v1/models").status_code == 401
         assert client.get("/health").status_code == 200
-    for text, message in (("", "holds no key"), ("short", "at least 16")):
+    for text, message in (("", "holds no key"), ("short", "at least 16"), ("ä" * 20, "of ASCII")):
         file.write_text(text)
         with pytest.raises(llamacast.DataError, match=message):
             read_keys(file)

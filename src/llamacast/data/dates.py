@@ -104,7 +104,7 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
     """The dates that all of some numbers spell, or None.
 
     Days as 20240131; months as 202401, and weeks as 202452, in a column whose name says so; months
-    also where they go on from December to January, which no count does.
+    also where they go on to another year, which no count does, or the column is called date.
     """
     numbers = np.asarray(numbers, dtype=np.float64)
     if not np.isfinite(numbers).all() or not len(numbers):
@@ -121,9 +121,10 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
         return _all_or_none(texts, "%Y%m%d")
     if key in WEEK_NUMBER_NAMES:
         return _all_or_none(texts + "1", "%G%V%u")
-    if key in MONTH_NUMBER_NAMES or 89 in np.diff(distinct):
-        return _all_or_none(texts, "%Y%m")
-    return None
+    # No count leaves out what ends in 00 and in 13 to 99, and comes to the next hundred.
+    ends, hundreds = distinct % 100, distinct // 100
+    months = ends.min() >= 1 and ends.max() <= 12 and (hundreds[0] < hundreds[-1] or key == "date")
+    return _all_or_none(texts, "%Y%m") if months or key in MONTH_NUMBER_NAMES else None
 
 
 def named_like_dates(column: pd.Series[Any], name: Any) -> bool:

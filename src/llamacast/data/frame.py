@@ -136,7 +136,9 @@ def read_panel(
             )
         # As the history was read: a single step of the future has no frequency of its own.
         step = given or panel.axes[0].frequency
-        parts = [frame] if asked.future is None else [frame, _like(asked.future, panel)]
+        parts = (
+            [frame] if asked.future is None else [frame, _like(asked.future, panel, frame[time])]
+        )
         steps = [
             step_numbers_beside(_to_rows(part, identifier, time, targets, step), panel)
             for part in parts
@@ -160,8 +162,8 @@ def _groups(frame: pd.DataFrame, columns: Columns, panel: Panel, name: str) -> l
     return [known[identifier] for identifier in panel.ids]
 
 
-def _like(future: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """A table of the horizon whose times are told in the zone of the history."""
+def _like(future: pd.DataFrame, panel: Panel, history: pd.Series[Any]) -> pd.DataFrame:
+    """A table of the horizon whose times are told in the spelling and in the zone of the history."""
     zone, time = panel.axes[0].zone, panel.columns.time
     found = future.assign(**{panel.columns.target: np.nan})
     if panel.axes[0].frequency is None or pd.api.types.is_numeric_dtype(future[time].dtype):
@@ -169,6 +171,11 @@ def _like(future: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     if isinstance(future[time].dtype, pd.PeriodDtype):
         return found
     stamps = _parse_dates(future[time], str(time))
+    if stamps.dt.tz is None and _is_text(history) and _is_text(future[time]):
+        # 01/02/2024 is the first of February where 31/01/2024 stands before it.
+        told = read_dates(pd.concat([_texts(history), _texts(future[time])], ignore_index=True))
+        if told.dt.tz is None and told.notna().all():
+            stamps = told.iloc[len(history) :].set_axis(stamps.index)
     wall = zone is None and stamps.dt.tz is not None and not panel.axes[0].frequency.is_clock
     if wall and _is_text(future[time]):  # as days of the history whose offsets differ are read
         stamps = read_dates(without_offsets(_texts(future[time])))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,28 @@ def export(
     """
     programs = _programs(network, horizon, context_length)
     folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as unfinished:
+        found = _write(programs, Path(unfinished), format_)
+        about = {
+            "horizon": horizon,
+            "context_length": context_length,
+            "config": dataclasses.asdict(network.config),
+            "programs": {p.name: {"inputs": p.inputs, "outputs": p.outputs} for p in programs},
+            "difference_to_torch": found,
+        }
+        # What is told of files that are there no more is worse than nothing.
+        (folder / ABOUT_FILE).unlink(missing_ok=True)
+        for made in Path(unfinished).iterdir():
+            os.replace(made, folder / made.name)
+        (folder / ABOUT_FILE).write_text(json.dumps(about, indent=1) + "\n")
+    return found
+
+
+def _write(programs: list[Program], folder: Path, format_: str) -> dict[str, float]:
+    """All of a network's files, and how far each is from torch."""
     found = {}
     for program in programs:
-        file = folder / f"{program.name}{SUFFIXES[format_]}"
-        made = file.with_name(f".new-{file.name}")
+        made = folder / f"{program.name}{SUFFIXES[format_]}"
         with torch.no_grad():
             exported = torch.export.export(
                 program.module.eval(),
@@ -74,21 +93,11 @@ def export(
                 answer: Callable[..., Any] = torch.export.load(made).module()
             else:
                 answer = _as_onnx(program, exported, made)
-            found[file.name] = _difference(program, answer)
-        if not found[file.name] <= LARGEST_DIFFERENCE:
-            made.unlink()
+            found[made.name] = _difference(program, answer)
+        if not found[made.name] <= LARGEST_DIFFERENCE:
             raise DataError(
-                f"{file.name} answers otherwise than torch (by {found[file.name]:.1e}); it is not kept"
+                f"{made.name} answers otherwise than torch (by {found[made.name]:.1e}); it is not kept"
             )
-        os.replace(made, file)
-    about = {
-        "horizon": horizon,
-        "context_length": context_length,
-        "config": dataclasses.asdict(network.config),
-        "programs": {p.name: {"inputs": p.inputs, "outputs": p.outputs} for p in programs},
-        "difference_to_torch": found,
-    }
-    (folder / ABOUT_FILE).write_text(json.dumps(about, indent=1) + "\n")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,15 +91,25 @@ class NixtlaForecaster:
         id_col: str = "unique_id",
         time_col: str = "ds",
         target_col: str = "y",
+        covariates: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """Forecasts of the last windows of each series from what came before, beside what came.
 
         `cutoff` is the last step that each forecast knew; `step_size` is the steps between windows,
-        None for `h`.
+        None for `h`. `covariates` are columns of `df` that are known ahead, as those of `X_df` are to
+        `forecast`.
         """
         panel = read_panel(
-            df, id_column=id_col, time_column=time_col, target_column=target_col, frequency=freq
+            df,
+            id_column=id_col,
+            time_column=time_col,
+            target_column=target_col,
+            frequency=freq,
+            covariates=covariates,
         )
+        if panel.covariates is not None:
+            known = np.ones_like(panel.covariates.ahead)
+            panel = replace(panel, covariates=replace(panel.covariates, ahead=known))
         origins = rolling_origins(panel, h, n_windows, step_size or h)
         found = self.forecaster.forecast(
             origins.histories(slice(None)), h, progress=False, **self.options

@@ -151,8 +151,6 @@ def _open(source: Path, folder: Path, asked: FrameForecaster, num_shards: int | 
     if num_shards is None:
         rows = table.count_rows()
         num_shards = min(max(-(-rows // ROWS_PER_SHARD), 1), MOST_SHARDS)
-    if not 1 <= num_shards <= MOST_SHARDS:
-        raise DataError(f"num_shards must be 1 to {MOST_SHARDS}; got {num_shards}")
     run = claim(folder, settled, num_shards, {"table": _fingerprint(table)})
     if run.pending() and not (folder / SHARDS).exists():
         _cut(table, run)
@@ -163,8 +161,11 @@ def claim(folder: Path, settled: FrameForecaster, num_shards: int, told: dict[st
     """Take a folder for a run, or find the same run in it.
 
     Raises:
+        DataError: if there cannot be so many shards.
         CheckpointError: if it holds another.
     """
+    if not 1 <= num_shards <= MOST_SHARDS:
+        raise DataError(f"num_shards must be 1 to {MOST_SHARDS}; got {num_shards}")
     own = {"asked": dataclasses.asdict(settled), "weights": settled.weights(), **told}
     own["num_shards"] = num_shards
     own = json.loads(json.dumps(own, default=str))

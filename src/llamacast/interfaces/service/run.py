@@ -38,6 +38,10 @@ def read_keys(file: Path) -> dict[str, str]:
         owner, key = (owner, key.strip()) if separator else (f"key {digest[:16]}", text)
         if len(key) < SHORTEST_KEY:
             raise DataError(f"{file}, line {number}: a key has at least {SHORTEST_KEY} characters")
+        if not key.isascii():  # headers carry no others alike everywhere
+            raise DataError(
+                f"{file}, line {number}: a key holds letters, digits and signs of ASCII"
+            )
         found[key] = owner.strip()
     if not found:
         raise DataError(f"{file} holds no key; write one on each line")
