@@ -165,7 +165,7 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
     `.data`, by numpy, by fused optimisers), by a sample of their values.
     """
     weights = list(transformer.parameters())
-    if not _serves(transformer.config, weights) or not _is_plain(transformer):
+    if not _serves(transformer.config, weights) or not _is_plain(transformer, len(weights)):
         return None
     versions = [
         (weight.data_ptr(), None if weight.is_inference() else weight._version)
@@ -180,10 +180,11 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
     return known.native
 
 
-def _is_plain(transformer: Transformer) -> bool:
+def _is_plain(transformer: Transformer, num_weights: int) -> bool:
     """Whether nothing, such as an adapter, stands beside the matrices of blocks."""
-    inside = sum(1 for _ in transformer.blocks.parameters())
-    return inside == WEIGHTS_PER_BLOCK * len(transformer.blocks)
+    # The few outside them are counted, as to walk through all takes a while.
+    outside = (*transformer.embed.parameters(), *transformer.norm.parameters())
+    return num_weights - len(outside) == WEIGHTS_PER_BLOCK * len(transformer.blocks)
 
 
 def _serves(config: TransformerShape, weights: Sequence[Tensor]) -> bool:
