@@ -229,18 +229,10 @@ class PretrainedForecaster(ABC):
             )
         if next(self.model.transformer.blocks.parameters()).dtype != torch.float32:
             raise DataError("fine-tuning needs weights in float32; load them without dtype")
-        asked = {"learning_rate": learning_rate, "context_length": context_length, "head": head}
-        unused = [name for name, value in asked.items() if value is not None]
-        if strategy == "features" and (unused or search):
-            raise DataError(
-                f"{(unused or ['search'])[0]} does not go with strategy 'features', which leaves the network "
-                "as it is; leave it out"
-            )
         panel = read_panel(data, horizon=0, **columns)
         told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
         if panel.covariates is not None and not told_ahead:
-            known = np.ones_like(panel.covariates.ahead)
-            panel = replace(panel, covariates=replace(panel.covariates, ahead=known))
+            panel = replace(panel, covariates=panel.covariates.all_ahead())
         try:
             # These need lightning-fabric.
             from llamacast.adapting.finetuning import adapt
@@ -507,9 +499,9 @@ def _without_strays(panel: Panel, strays: dict[Any, int]) -> tuple[str, ...]:
     if not found:
         return ()
     (name, number), *others = found
-    values = "a value lies" if number == 1 else f"{number} values lie"
+    values, were = ("a value lies", "was") if number == 1 else (f"{number} values lie", "were")
     several = f" (and some in {len(others)} more)" if others else ""
-    return (f"series {name!r}{several}: {values} far from all others, and was taken as missing",)
+    return (f"series {name!r}{several}: {values} far from all others, and {were} taken as missing",)
 
 
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:

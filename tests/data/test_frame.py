@@ -102,6 +102,8 @@ def test_series_of_one_name_in_a_list_are_several():
     parts = [pd.Series(np.arange(5.0), name="y"), pd.Series(np.arange(7.0), name="y")]
     assert [len(one) for one in read_panel(parts).values] == [5, 7]
     assert list(read_panel([parts[0], parts[1].rename("z")]).ids) == ["y", "z"]
+    # Those without a name take none from the others.
+    assert list(read_panel([parts[0], np.ones(3), np.ones(4)]).ids) == ["y", 1, 2]
 
 
 def test_rows_without_times_are_counted_within_their_series():

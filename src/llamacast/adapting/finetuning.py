@@ -68,6 +68,7 @@ def adapt(
     strategy = options.pop("strategy")
     try:
         if strategy == "features":
+            _refuse_unused(options, searches)
             return _by_features(model, applied, panel, options, directory)
         config = FinetuneConfig(**options, strategy=strategy)
         with _folder(directory) as folder, considerate_threads():
@@ -97,6 +98,17 @@ def adapt(
         raise needs(f"strategy {strategy!r}", "finetune", error) from error
 
 
+def _refuse_unused(options: dict[str, Any], searches: bool) -> None:
+    """What strategies ask for that train a network."""
+    asked = {name: options[name] for name in ("learning_rate", "context_length", "head")}
+    unused = next((name for name, value in asked.items() if value is not None), None)
+    if unused or searches:
+        raise DataError(
+            f"{unused or 'search'} does not go with strategy 'features', which leaves the network as it is; "
+            "leave it out"
+        )
+
+
 def _by_features(
     model: Network,
     applied: Applied,
@@ -107,11 +119,10 @@ def _by_features(
     from llamacast.adapting.features import fit_head  # needs scikit-learn, which others do not
 
     config = FinetuneConfig(**options)
-    context_length = config.context_length or model.config.context_length
     parts = split(panel, config)
     if directory is not None:
         claim(directory, {**told_of(model, panel, config), "strategy": "features"})
-    head, verdict = fit_head(applied, panel, parts, context_length, config.seed)
+    head, verdict = fit_head(applied, panel, parts, model.config.context_length, config.seed)
     return Adapted(model, head if verdict.improved else None, None, verdict)
 
 

@@ -54,6 +54,8 @@ _MONTH_WORDS = (
 _MONTHS = {
     word: f"#{number:02}" for number, words in enumerate(_MONTH_WORDS, 1) for word in words.split()
 }
+MONTH_BEGINNINGS = frozenset(word[:3] for word in _MONTHS)
+"""Of the names of months that are read, in small letters."""
 _BY_NAME = ("%d #%m %Y", "%d #%m %y", "#%m %d %Y", "%Y #%m %d", "#%m %Y", "%Y #%m", "#%m|%y")
 
 

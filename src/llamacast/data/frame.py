@@ -15,6 +15,7 @@ import pandas as pd
 from llamacast.data.calendar import Frequency, infer_frequency, parse_frequency
 from llamacast.data.covariates import Beside, read_covariates, with_future
 from llamacast.data.dates import (
+    MONTH_BEGINNINGS,
     TIME_OF_DAY,
     dates_in_numbers,
     looks_like_dates,
@@ -29,6 +30,7 @@ from llamacast.forecast import DataError
 
 TARGET_NAMES = ("y", "target", "value")
 LARGEST_VALUE = 1e300
+"""Beyond it, sums and spreads of a window overflow."""
 # Columns that go on where a date or a year ends, with the highest number in each.
 PARTS_OF_TIME = (
     dict.fromkeys(("hour", "hours", "hr", "stunde"), 24)
@@ -38,8 +40,6 @@ PARTS_OF_TIME = (
     | dict.fromkeys(("week", "woche", "kw"), 53)
     | dict.fromkeys(("day", "tag"), 366)
 )
-MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-"""Beyond it, sums and spreads of a window overflow."""
 
 NAMES_SHOWN = 8
 """Columns that a message lists before it only counts them."""
@@ -334,7 +334,7 @@ def _refuse_parts_of_time(frame: pd.DataFrame, time: Any, taken: Iterable[Any]) 
             continue
         column = frame[name].dropna()
         numbers = pd.to_numeric(column, errors="coerce")
-        months = most == 12 and _texts(column).str[:3].str.lower().isin(MONTHS).all()
+        months = most == 12 and _texts(column).str[:3].str.lower().isin(MONTH_BEGINNINGS).all()
         whole = (numbers.notna() & (numbers % 1 == 0) & numbers.between(0, most)).all()
         if (whole or months) and (frame.groupby(time)[name].nunique() > 1).any():
             raise DataError(

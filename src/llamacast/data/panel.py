@@ -115,6 +115,10 @@ class Covariates:
             found.append(part)
         return replace(self, values=found)
 
+    def all_ahead(self) -> Covariates:
+        """As if all were known for steps that are still to come."""
+        return replace(self, ahead=np.ones_like(self.ahead))
+
 
 @dataclass(frozen=True)
 class Panel:

@@ -6,6 +6,7 @@ import codecs
 import io
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -221,7 +222,8 @@ def _from_arrays(data: Any) -> pd.DataFrame:
         if length == 0:
             raise DataError(f"series {number} is empty; leave it out or give it a value")
     names = [getattr(member, "name", None) for member in data]
-    told_apart = len({*names}) == len(names)
+    repeated = Counter(name for name in names if name is not None).most_common(1)
+    told_apart = not repeated or repeated[0][1] == 1
     members = [
         _member(name if told_apart and name is not None else number, number, member)
         for number, (name, member) in enumerate(zip(names, data, strict=True))

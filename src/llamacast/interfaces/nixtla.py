@@ -108,8 +108,7 @@ class NixtlaForecaster:
             covariates=covariates,
         )
         if panel.covariates is not None:
-            known = np.ones_like(panel.covariates.ahead)
-            panel = replace(panel, covariates=replace(panel.covariates, ahead=known))
+            panel = replace(panel, covariates=panel.covariates.all_ahead())
         origins = rolling_origins(panel, h, n_windows, step_size or h)
         found = self.forecaster.forecast(
             origins.histories(slice(None)), h, progress=False, **self.options

@@ -166,8 +166,8 @@ def claim(folder: Path, settled: FrameForecaster, num_shards: int, told: dict[st
     """
     if not 1 <= num_shards <= MOST_SHARDS:
         raise DataError(f"num_shards must be 1 to {MOST_SHARDS}; got {num_shards}")
-    own = {"asked": dataclasses.asdict(settled), "weights": settled.weights(), **told}
-    own["num_shards"] = num_shards
+    what = {"asked": dataclasses.asdict(settled), "weights": settled.weights()}
+    own = {**what, **told, "num_shards": num_shards}
     own = json.loads(json.dumps(own, default=str))
     file = folder / RUN_FILE
     if file.exists():
