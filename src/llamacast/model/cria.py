@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.frames import Frames, at_tokens, extrapolate, make_frames
+from llamacast.model.frames import Frames, all_at_tokens, at_tokens, extrapolate, make_frames
 from llamacast.model.patches import feature_widths, make_patch_tokens
 from llamacast.model.periods import Periods, find_periods_along
 from llamacast.model.quantiles import Quantiles, pinball, spread_out, usual_gaps
@@ -70,7 +70,7 @@ class Outlook:
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> Outlook:
         """That of some tokens of each row."""
-        trends, recent = (at_tokens(part, tokens) for part in (self.trends, self.recent))
+        trends, recent = all_at_tokens((self.trends, self.recent), tokens)
         beside = None if self.beside is None else at_tokens(self.beside, tokens)
         frames, seasons = self.frames.choose(tokens), self.seasons.choose(tokens)
         return Outlook(frames, seasons, trends, recent, beside)

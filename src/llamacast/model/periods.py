@@ -10,14 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llamacast.model.config import NUM_SEASONS
+from llamacast.model.frames import all_at_tokens
 from llamacast.model.running import running_least
 
 SHORTEST_PERIOD = 2
 # A peak must have been seen one and a half times; what the calendar suggests, once.
 LONGEST_SHARE, LONGEST_SHARE_OF_CALENDAR = 2 / 3, 0.95
 NUM_PEAKS = 16
-# Beginnings of so many patches are searched together: many small searches take longer than one.
-LONGEST_TOGETHER = 16
+# Beginnings of so many patches are searched together, and all where they have so few steps: many small
+# searches take longer than one.
+LONGEST_TOGETHER, FEW_STEPS = 16, 2**15
 # A correlation over few pairs of steps is chance: it counts as if so many pairs of none came along.
 PAIRS_OF_NONE = 8.0
 # Of two periods that fit as well the shorter is taken, and one that the calendar knows; the more so,
@@ -112,44 +114,45 @@ def find_periods_along(
     filled = observed.unflatten(1, (num_tokens, patch_length)).any(dim=2)
     # Patches up to the last that holds anything.
     known = torch.where(filled, tokens, 0).amax(dim=1, keepdim=True)
-    found = find_periods(values, observed, seasons, num_periods)
-    lengths = found.lengths[:, None].repeat(1, num_tokens, 1)
-    strengths = found.strengths[:, None].repeat(1, num_tokens, 1)
-    doublings = [2**power for power in range(max(0, num_tokens - 1).bit_length())]
+    beginnings = [2**power for power in range(max(0, num_tokens - 1).bit_length())]
+    few = False
     if not torch.compiler.is_exporting():  # where what is to be done must not depend on the data
-        doublings = [one for one in doublings if one < int(known.max())]
-    short = [one for one in doublings if one <= LONGEST_TOGETHER]
-    for together in (short, *([one] for one in doublings if one > LONGEST_TOGETHER)):
-        for prefix, found in zip(
-            together,
-            _of_prefixes(values, observed, seasons, num_periods, patch_length, together),
-            strict=True,
-        ):
-            here = (tokens >= prefix) & (tokens < 2 * prefix) & (tokens < known)
-            lengths = torch.where(here[..., None], found.lengths[:, None], lengths)
-            strengths = torch.where(here[..., None], found.strengths[:, None], strengths)
-    return Periods(lengths, strengths)
+        most = int(known.max())
+        beginnings = [one for one in beginnings if one < most]
+        few = values.numel() * (len(beginnings) + 1) <= FEW_STEPS
+    longest = num_tokens if few else LONGEST_TOGETHER
+    sizes = [*beginnings, num_tokens]
+    short = [one for one in sizes if one <= longest]
+    groups = [short] * bool(short) + [[one] for one in sizes if one > longest]
+    found = [
+        _of_beginnings(values, observed, seasons, num_periods, patch_length, group)
+        for group in groups
+    ]
+    doublings = [token.bit_length() - 1 for token in range(1, num_tokens + 1)]
+    of_beginning = torch.tensor(doublings, device=values.device)
+    search = torch.where(tokens < known, of_beginning, len(beginnings))
+    lengths = torch.cat([one.lengths for one in found], dim=1)
+    strengths = torch.cat([one.strengths for one in found], dim=1)
+    return Periods(*all_at_tokens([lengths, strengths], search))
 
 
-def _of_prefixes(
+def _of_beginnings(
     values: Tensor,
     observed: Tensor,
     seasons: Tensor,
     num_periods: int,
     patch_length: int,
-    prefixes: Sequence[int],
-) -> list[Periods]:
-    """Periods of the first patches of each row, for each number of them; all in one search."""
-    if not prefixes:
-        return []
-    time = prefixes[-1] * patch_length
-    steps = torch.arange(time, device=values.device)
-    within = torch.cat([observed[:, :time] & (steps < one * patch_length) for one in prefixes])
-    rows = values[:, :time].repeat(len(prefixes), 1)
-    found = find_periods(rows, within, seasons.repeat(len(prefixes), 1), num_periods)
-    lengths = found.lengths.unflatten(0, (len(prefixes), -1))
-    strengths = found.strengths.unflatten(0, (len(prefixes), -1))
-    return [Periods(*part) for part in zip(lengths, strengths, strict=True)]
+    sizes: Sequence[int],
+) -> Periods:
+    """Periods of the first patches of each row, `(series, size, period)`, in one search."""
+    time = max(sizes) * patch_length
+    ends = torch.tensor(sizes, device=values.device)[:, None] * patch_length
+    within = observed[:, None, :time] & (torch.arange(time, device=values.device) < ends)
+    rows = values[:, None, :time].expand_as(within).flatten(0, 1)
+    suggested = seasons.repeat_interleave(len(sizes), dim=0)
+    found = find_periods(rows, within.flatten(0, 1), suggested, num_periods)
+    parts = (-1, len(sizes))
+    return Periods(found.lengths.unflatten(0, parts), found.strengths.unflatten(0, parts))
 
 
 def _autocorrelation(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.frames import Frames, at_tokens, widest
+from llamacast.model.frames import Frames, all_at_tokens, widest
 from llamacast.model.periods import Periods
 
 # Growth goes on for so many periods; what lies beyond is the network's.
@@ -46,8 +46,8 @@ class SeasonalLags:
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> SeasonalLags:
         """The lags of some tokens of each row."""
-        chosen = (at_tokens(getattr(self, field.name), tokens) for field in fields(self))
-        return SeasonalLags(*chosen)
+        parts = [getattr(self, field.name) for field in fields(self)]
+        return SeasonalLags(*all_at_tokens(parts, tokens))
 
 
 def gather_seasons(
