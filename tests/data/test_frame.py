@@ -263,6 +263,23 @@ def test_hours_beside_a_date_and_months_beside_a_year_do_not_name_series(time, p
     assert list(read_panel(shops, target_column="sold").ids) == ["a", "b"]
 
 
+def test_numbers_of_rows_name_no_series(long, tmp_path):
+    shops = long.rename(columns={"unique_id": "shop", "y": "sales"})
+    shops = shops.assign(price=np.arange(96.0) % 7)
+    numbered = shops.assign(id=range(5, 101))
+    same(told(numbered, tmp_path, target_column="sales"), read_panel(shops, target_column="sales"))
+    past, plan = (numbered[numbered.ds < HOURS[40]], numbered[numbered.ds >= HOURS[40]])
+    panel = read_panel(
+        past, target_column="sales", future_frame=plan.drop(columns="sales"), horizon=8
+    )
+    assert list(panel.ids) == ["a", "b"]
+    assert panel.covariates.names == ("price",)
+    # At a single time, and where it is said, they do.
+    both = pd.DataFrame({"id": [1, 2], "ds": HOURS[:1].repeat(2), "y": [3.0, 4.0]})
+    assert len(read_panel(both, frequency="h")) == 2
+    assert len(read_panel(numbered, id_column="id", target_column="sales", frequency="h")) == 96
+
+
 def test_switches_do_not_name_series_where_a_time_stands_twice():
     switches = pd.DataFrame({"ds": HOURS, "one": np.arange(48) % 2, "two": np.arange(48) % 3})
     twice = pd.concat([switches, switches.iloc[[5]].assign(one=0, two=1)])

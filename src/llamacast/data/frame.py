@@ -102,6 +102,8 @@ def read_panel(
     given = parse_frequency(frequency) if frequency is not None else None
     time = _time_of(frame, time_column)
     named = [covariates] if isinstance(covariates, str) else list(covariates or ())
+    numbers = _row_numbers(frame, time, (id_column, target_column, *named))
+    frame = frame.drop(columns=numbers)
     beside = [*named, *([] if group_column is None else [group_column])]
     plain = frame.drop(columns=beside, errors="ignore") if beside else frame
     future = None if future_frame is None else as_frame(future_frame, id_column)
@@ -110,7 +112,10 @@ def read_panel(
         identifier = _find_id_of_both(plain, future, time, target_column)
         if future_frame is not None and identifier is not None and _is_text(frame[identifier]):
             future = as_frame(future_frame, identifier)  # names as they are written
-    if future is not None:  # what is known of the future is not to be forecast
+    if future is not None:
+        future = future.drop(
+            columns=numbers, errors="ignore"
+        )  # what is known of the future is not to be forecast
         kept = (identifier, time, target_column, _find(frame, TARGET_NAMES))
         told = [column for column in future.columns if column not in kept]
         plain = plain.drop(columns=told, errors="ignore")
@@ -257,7 +262,9 @@ def _find(
 
 def series_column(frame: pd.DataFrame, time_column: str | None, target_column: str | None) -> Any:
     """The column of a long frame that names the series, if there is one."""
-    return _find_id(frame, _time_of(frame, time_column), target_column)
+    time = _time_of(frame, time_column)
+    frame = frame.drop(columns=_row_numbers(frame, time, (target_column,)))
+    return _find_id(frame, time, target_column)
 
 
 def _time_of(frame: pd.DataFrame, time_column: str | None) -> Any:
@@ -278,6 +285,19 @@ def _find_time(frame: pd.DataFrame) -> Any:
 
 def _is_dated(kind: Any) -> bool:
     return pd.api.types.is_datetime64_any_dtype(kind) or isinstance(kind, pd.PeriodDtype)
+
+
+def _row_numbers(frame: pd.DataFrame, time: Any, named: Iterable[Any]) -> list[Any]:
+    """A column `id` that counts the rows, as many public tables have it: it names no series.
+
+    Numbers that differ from row to row at a single time may still be those of series.
+    """
+    found = _find(frame, ("id",), exclude=(time, *named))
+    if found is None or len(frame) < 2 or frame[found].duplicated().any():
+        return []
+    numbers = pd.to_numeric(frame[found], errors="coerce")
+    several = time is None or frame[time].nunique() > 1
+    return [found] if several and bool((numbers % 1 == 0).all()) else []
 
 
 def _find_id_of_both(
