@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,6 +135,20 @@ def test_what_may_be_learnt_from_ends_at_each_first_origin(hours):
     before = rolling_origins(hours, 6, 4, 6).before()
     assert list(before.ids) == ["long", "short"]
     assert [len(values) for values in before.values] == [26, 2]
+
+
+def test_windows_of_a_group_stand_together_and_in_order_of_time(hours):
+    plain = rolling_origins(hours, 5, 4, 3)
+    origins = rolling_origins(replace(hours, groups=["a", "b", "a"]), 5, 4, 3)
+    places = [list(zip(one.series, one.cuts, strict=True)) for one in (plain, origins)]
+    assert places[1] != places[0] and sorted(places[1]) == sorted(places[0])
+    stretches = [group for group, _ in itertools.groupby(origins.groups)]
+    assert len(stretches) == len(set(stretches))
+    for number in range(len(hours)):
+        assert (np.diff(origins.cuts[origins.series == number]) > 0).all()
+    before = origins.before()
+    assert before.groups == ["a", "b", "a"]
+    np.testing.assert_array_equal(before.values[2], plain.before().values[2])
 
 
 def test_windows_without_anything_to_compare_are_left_out():

@@ -106,6 +106,39 @@ def test_chunks_do_not_matter(table, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
+@dataclass(frozen=True)
+class OfWholeGroups:
+    """Refuses a group of which a member is missing, and any with a window that ends at `bad`."""
+
+    bad: str = "never"
+
+    def forecast(self, data, horizon):
+        panel = read_panel(data)
+        sizes = {group: panel.groups.count(group) for group in panel.groups}
+        assert set(sizes.values()) == {2}
+        if any(self.bad in name for name in panel.ids):
+            raise RuntimeError("bad")
+        return SeasonalNaive().forecast(panel, horizon)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_groups_are_told_together(table, monkeypatch, size):
+    monkeypatch.setattr(module, "CHUNK", size)
+    farms = pd.concat(
+        table.assign(unique_id=table.unique_id + kind, farm=table.unique_id)
+        for kind in (" foxes", " hares")
+    )
+    panel = read_panel(farms, group_column="farm")
+    cut = panel.axes[0].index(len(panel.values[0]) - HORIZON - 1, 1)[0]
+    scores = backtest(
+        panel, HORIZON, {"good": OfWholeGroups(), "bad": OfWholeGroups(str(cut))}, num_windows=3
+    )
+    assert scores.answers["good"].answered.all()
+    failed = ~scores.answers["bad"].answered
+    named = {name for name, one in zip(scores.series, failed, strict=True) if one}
+    assert failed.sum() == 2 and named == {"s0 foxes", "s0 hares"}
+
+
 def test_seasonal_naive_is_always_there(table):
     scores = backtest(table, HORIZON, {"last": LastValue()})
     assert list(scores.answers) == ["seasonal-naive", "last"]

@@ -34,6 +34,7 @@ def fit_head(
     Of the whole effect and shares of it the one is taken that surely gains most; none if none does.
     """
     learnt = _origins(panel, parts)
+    learnt = learnt.choose(learnt.known_within(context_length))
     told = _ask(network, learnt, context_length, seed)
     known = np.isfinite(told.errors).mean(axis=1) >= 0.5
     errors = np.nan_to_num(told.errors[known]).clip(-LARGEST_ERROR, LARGEST_ERROR)
@@ -47,11 +48,12 @@ def fit_head(
     )
     ends = parts.ends[parts.series] + parts.places * parts.horizon
     checked = Origins(panel, parts.series, ends, parts.horizon)
-    judged = _ask(network, checked, context_length, seed)
-    before = judged.crps(None, parts.places)
+    seen = checked.known_within(context_length)
+    judged, places = _ask(network, checked.choose(seen), context_length, seed), parts.places[seen]
+    before = judged.crps(None, places)
     found = [(0.0, 0.0, float(before.mean()))]
     for share in SHARES:
-        scores = judged.crps(head.scaled(share), parts.places)
+        scores = judged.crps(head.scaled(share), places)
         found.append((surely(np.log(scores / before)), share, float(scores.mean())))
     _, share, after = min(found)
     verdict = Verdict("features", float(before.mean()), after, share, 0, len(parts.series))
@@ -90,8 +92,10 @@ def _origins(panel: Panel, parts: Split) -> Origins:
     lowest = np.maximum(lowest, SHORTEST_HISTORY)
     usable = np.flatnonzero(room > lowest)
     each = max(2, MOST_ORIGINS // max(1, len(usable)))
+    most = min(len(usable), MOST_ORIGINS // 2)
     series, cuts = [], []
-    for number in usable[: MOST_ORIGINS // 2]:
+    # Of many series some are taken, from all over the table.
+    for number in usable[np.linspace(0, len(usable) - 1, most).astype(np.int64)]:
         found = np.unique(np.linspace(lowest[number], room[number], each).astype(np.int64))
         observed = np.isfinite(panel.values[number])
         found = found[[observed[:cut].sum() >= SHORTEST_HISTORY for cut in found]]
@@ -115,4 +119,5 @@ def _ask(network: Applied, origins: Origins, context_length: int, seed: int) -> 
     )
     scales = np.array([usual_step(one) for one in histories.values])
     samples = network.sample(request)
-    return _Told(samples, newest(network, histories), origins.actuals(), scales)
+    hidden = newest(network, histories, context_length)
+    return _Told(samples, hidden, origins.actuals(), scales)

@@ -78,6 +78,7 @@ def choose(network: Applied, request: Request) -> list[str]:
     """For each series the regression that has helped on the last windows, or "" for none."""
     panel, horizon = request.panel, request.horizon
     origins = _origins(panel, horizon)
+    origins = origins.choose(origins.known_within(request.context_length))
     if not len(origins):
         return [""] * len(panel)
     histories, actuals = origins.histories(slice(None)), origins.actuals()

@@ -89,17 +89,18 @@ class AppliedCria:
             paths = evenly_spaced(answer, request.num_samples)
         return request.clamp(paths) if request.clamp else paths
 
-    def read(self, panel: Panel) -> Iterator[Reading]:
+    def read(self, panel: Panel, context_length: int | None = None) -> Iterator[Reading]:
         """What the network makes of each series' context, some series at a time."""
         with considerate_threads():
             for first in range(0, len(panel), WINDOWS_TOGETHER):
                 last = min(first + WINDOWS_TOGETHER, len(panel))
-                yield read_patches(self.model, *self._context(panel, np.arange(first, last)))
+                ends = self._context(panel, np.arange(first, last), context_length)
+                yield read_patches(self.model, *ends)
 
     def _context(
-        self, panel: Panel, series: npt.NDArray[np.int64]
+        self, panel: Panel, series: npt.NDArray[np.int64], context_length: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ends = last_values(panel, series, self.model.config.context_length)
+        ends = last_values(panel, series, context_length or self.model.config.context_length)
         values, observed, seasons = (torch.from_numpy(part) for part in ends)
         return values, observed, seasons
 

@@ -83,7 +83,7 @@ class Mended(Wrapped):
 
     def sample(self, request: Request) -> Floats:
         samples = self.network.sample(request)
-        hidden = newest(self.network, request.panel)
+        hidden = newest(self.network, request.panel, request.context_length)
         moved = torch.from_numpy(samples + moves(samples, self.head, hidden))
         return (request.clamp(moved) if request.clamp else moved).numpy()
 
@@ -94,6 +94,7 @@ def moves(samples: Floats, head: FeatureHead, hidden: Floats) -> Floats:
     return ((high - low) * head.errors(hidden, samples.shape[2]))[:, None]
 
 
-def newest(network: Applied, panel: Panel) -> Floats:
-    """The newest hidden vector of each series."""
-    return np.concatenate([one.newest.double().numpy() for one in network.read(panel)])
+def newest(network: Applied, panel: Panel, context_length: int) -> Floats:
+    """The newest hidden vector of each series, from so many of its last steps."""
+    told = network.read(panel, context_length)
+    return np.concatenate([one.newest.double().numpy() for one in told])

@@ -95,14 +95,17 @@ class AppliedLagLlama:
         beside = last_covariates(request.panel, numbers, *sizes, self.inputs)
         return torch.cat([found, torch.from_numpy(beside)], dim=2)
 
-    def read(self, panel: Panel) -> Iterator[Reading]:
+    def read(self, panel: Panel, context_length: int | None = None) -> Iterator[Reading]:
         """What the network makes of each series' context, some series at a time."""
         with considerate_threads():
             for first in range(0, len(panel), WINDOWS_TOGETHER):
-                yield read_values(self.model, *self._context(panel, first, WINDOWS_TOGETHER))
+                ends = self._context(panel, first, WINDOWS_TOGETHER, context_length)
+                yield read_values(self.model, *ends)
 
-    def _context(self, panel: Panel, first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        context_length = self.model.config.context_length
+    def _context(
+        self, panel: Panel, first: int, count: int, context_length: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        context_length = context_length or self.model.config.context_length
         history = self.model.config.max_lag + context_length
         windows = last_windows(panel, slice(first, first + count), history, context_length, 1)
         values, observed = torch.from_numpy(windows.values), torch.from_numpy(windows.observed)

@@ -51,8 +51,9 @@ class Applied(Protocol):
         """Samples of each series, `(series, sample, horizon)`."""
         ...
 
-    def read(self, panel: Panel) -> Iterator[Reading]:
-        """What the network makes of each series' context, some series at a time."""
+    def read(self, panel: Panel, context_length: int | None = None) -> Iterator[Reading]:
+        """What the network makes of each series' context (None: as long as its own), some series at a
+        time."""
         ...
 
     def attend(self, panel: Panel) -> Attention:
@@ -70,8 +71,8 @@ class Wrapped:
 
     network: Applied
 
-    def read(self, panel: Panel) -> Iterator[Reading]:
-        return self.network.read(panel)
+    def read(self, panel: Panel, context_length: int | None = None) -> Iterator[Reading]:
+        return self.network.read(panel, context_length)
 
     def attend(self, panel: Panel) -> Attention:
         return self.network.attend(panel)

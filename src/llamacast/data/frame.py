@@ -103,7 +103,8 @@ def read_panel(
     time = _time_of(frame, time_column)
     named = [covariates] if isinstance(covariates, str) else list(covariates or ())
     numbers = _row_numbers(frame, time, (id_column, target_column, *named))
-    frame = frame.drop(columns=numbers)
+    if numbers:
+        frame = frame.drop(columns=numbers)
     beside = [*named, *([] if group_column is None else [group_column])]
     plain = frame.drop(columns=beside, errors="ignore") if beside else frame
     future = None if future_frame is None else as_frame(future_frame, id_column)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,8 @@ class Origins:
 
     panel: Panel
     series: npt.NDArray[np.int64]
-    """Which series each window is of; windows of a series stand together, in order of time."""
+    """Which series each window is of; windows of a series stand in order of time, those of a group at
+    one time together."""
     cuts: npt.NDArray[np.int64]
     """Steps of the series that each window knows."""
     horizon: int
@@ -128,8 +130,18 @@ class Origins:
             [self.panel.axes[s] for s, _ in chosen],
             self.panel.columns,
             self._beside(self.series[part], self.cuts[part]),
-            self._groups(part),
+            None if self.groups is None else self.groups[part],
         )
+
+    def known_within(self, length: int) -> npt.NDArray[np.bool_]:
+        """Of which windows something is known in their last `length` steps."""
+        places = zip(self.series, self.cuts, strict=True)
+        ends = (self.panel.values[s][max(0, cut - length) : cut] for s, cut in places)
+        return np.array([bool(np.isfinite(end).any()) for end in ends], dtype=bool)
+
+    def choose(self, rows: npt.NDArray[np.bool_]) -> Origins:
+        """Some of the windows."""
+        return replace(self, series=self.series[rows], cuts=self.cuts[rows])
 
     def actuals(self) -> npt.NDArray[np.float64]:
         """What came after each, shape `(window, horizon)`; NaN where it is missing."""
@@ -159,17 +171,17 @@ class Origins:
             [self.panel.axes[s] for s in chosen],
             self.panel.columns,
             self._beside(chosen, self.cuts[first]),
+            None if self.panel.groups is None else [self.panel.groups[s] for s in chosen],
         )
 
-    def _groups(self, part: slice) -> list[Any] | None:
-        """Series of a group belong together at the same window only."""
-        groups = self.panel.groups
+    @cached_property
+    def groups(self) -> list[Any] | None:
+        """What windows belong together: those of a group's series that end as far back."""
+        groups, lengths = self.panel.groups, [len(values) for values in self.panel.values]
         if groups is None:
             return None
-        ends = [
-            len(self.panel.values[s]) - cut for s, cut in zip(self.series, self.cuts, strict=True)
-        ]
-        return [(groups[s], end) for s, end in zip(self.series[part], ends[part], strict=True)]
+        places = zip(self.series, self.cuts, strict=True)
+        return [(groups[s], int(lengths[s] - cut)) for s, cut in places]
 
     def _beside(
         self, series: npt.NDArray[np.int64], cuts: npt.NDArray[np.int64]
@@ -209,7 +221,13 @@ def rolling_origins(panel: Panel, horizon: int, num_windows: int, step: int) -> 
             f"horizon {horizon} leaves no history to forecast from: the longest series, "
             f"{panel.ids[longest]!r}, has {len(panel.values[longest])} steps; shorten the horizon"
         )
-    return Origins(panel, np.array(series), np.array(cuts), horizon)
+    found = Origins(panel, np.array(series), np.array(cuts), horizon)
+    if found.groups is None:
+        return found
+    ranks = {group: rank for rank, group in enumerate(dict.fromkeys(panel.groups or ()))}
+    keys = [(ranks[group], -back) for group, back in found.groups]
+    order = sorted(range(len(found)), key=keys.__getitem__)
+    return replace(found, series=found.series[order], cuts=found.cuts[order])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -110,7 +111,7 @@ class Shelf:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 parts = {field.name: kept[field.name] for field in fields(Answers)}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None  # damaged: whoever is asked again writes it anew
         return Answers(**(parts | {"seconds": float(parts["seconds"])}))
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -178,9 +179,9 @@ def _ask_in_chunks(
     actuals = origins.actuals()
     what = _identity(forecaster) if shelf else ""
     parts = []
-    for part in _chunks(len(origins)):
+    for part in _chunks(origins):
         kept = shelf and shelf.find(name, what, part)
-        answers = kept or _ask_safely(forecaster, origins, part, actuals[part])
+        answers = kept or _ask_safely(forecaster, origins, part, actuals)
         if shelf and not kept:
             shelf.keep(name, what, part, answers)
         parts.append(answers)
@@ -206,7 +207,8 @@ def _train_and_ask(
         trained = forecaster.fit(origins.before(), origins.horizon)
     except Exception as error:  # any library's; told of in the table
         advance(len(origins))
-        return Answers.failed(len(origins), origins.horizon, _one_line(error))
+        failed = Answers.failed(len(origins), origins.horizon, _one_line(error))
+        return replace(failed, seconds=time.perf_counter() - began)
     answers = _ask_in_chunks(name, trained, origins, None, advance)
     answers = replace(answers, seconds=time.perf_counter() - began)
     if shelf:
@@ -224,28 +226,41 @@ def _identity(forecaster: object) -> str:
     return f"{kind.__qualname__} {told}" if told else kind.__qualname__
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+def _chunks(origins: Origins) -> list[slice]:
+    """Windows to be forecast at a time; what belongs together stays so."""
+    parts, first = [], 0
+    for apart in _apart(origins, slice(0, len(origins))):
+        if apart.stop - first > CHUNK and apart.start > first:
+            parts.append(slice(first, apart.start))
+            first = apart.start
+    return [*parts, slice(first, len(origins))]
+
+
+def _apart(origins: Origins, part: slice) -> list[slice]:
+    """Windows that may be told one by one, and those of a group that may not."""
+    groups = origins.groups
+    edges = [
+        row
+        for row in range(part.start + 1, part.stop)
+        if groups is None or groups[row] != groups[row - 1]
+    ]
+    return [slice(*pair) for pair in pairwise([part.start, *edges, part.stop])]
 
 
 def _ask_safely(
     forecaster: Forecaster, origins: Origins, part: slice, actuals: npt.NDArray[np.float64]
 ) -> Answers:
-    """Some windows together; where that fails, one by one, so that the others are answered."""
+    """Some windows together; where that fails, each by itself, so that the others are answered."""
     began = time.perf_counter()
     try:
-        answers = _ask_once(forecaster, origins, part, actuals)
+        answers = _ask_once(forecaster, origins, part, actuals[part])
     except Exception as error:  # any forecaster's; told of in the table
-        if len(actuals) == 1:
-            answers = Answers.failed(1, origins.horizon, _one_line(error))
+        several = _apart(origins, part)
+        if len(several) == 1:
+            answers = Answers.failed(part.stop - part.start, origins.horizon, _one_line(error))
         else:
-            singles = [slice(n, n + 1) for n in range(part.start, part.stop)]
-            answers = Answers.join(
-                [
-                    _ask_safely(forecaster, origins, single, actuals[row : row + 1])
-                    for row, single in enumerate(singles)
-                ]
-            )
+            parts = [_ask_safely(forecaster, origins, one, actuals) for one in several]
+            answers = Answers.join(parts)
     return replace(answers, seconds=time.perf_counter() - began)
 
 
