@@ -14,7 +14,7 @@ SOURCE = Path(llamacast.__file__).parent
 # Room -> the rooms it may import from, besides itself. What is not listed is not allowed.
 FLOORS: dict[str, set[str]] = {
     "forecast": set(),
-    "anomalies": set(),
+    "anomalies": {"forecast"},
     "attention": set(),
     "data.calendar": {"forecast"},
     "data": {"forecast", "data.calendar"},

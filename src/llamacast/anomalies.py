@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from llamacast.forecast import refuse_same_names, stands_alone
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -48,7 +50,11 @@ class Anomalies:
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each step: id, time, value, `expected`, `low`, `high`, `probability`, `score`
-        (minus its decimal logarithm) and `anomaly`."""
+        (minus its decimal logarithm) and `anomaly`.
+
+        Raises:
+            DataError: if one of the data's columns is called like one of these.
+        """
         import pandas as pd
 
         lengths = [len(one) for one in self.values]
@@ -59,19 +65,18 @@ class Anomalies:
                 np.repeat(range(len(lengths)), lengths)
             )
         labels[self.time_column] = first.append(others) if others else first
+        labels[self.target_column] = np.concatenate(self.values)
         probability = np.concatenate(self.probability)
-        return pd.DataFrame(
-            {
-                **labels,
-                self.target_column: np.concatenate(self.values),
-                "expected": np.concatenate(self.expected),
-                "low": np.concatenate(self.low),
-                "high": np.concatenate(self.high),
-                "probability": probability,
-                "score": -np.log10(probability),
-                "anomaly": np.concatenate(self.flags),
-            }
-        )
+        found = {
+            "expected": np.concatenate(self.expected),
+            "low": np.concatenate(self.low),
+            "high": np.concatenate(self.high),
+            "probability": probability,
+            "score": -np.log10(probability),
+            "anomaly": np.concatenate(self.flags),
+        }
+        refuse_same_names(labels, found, "what is told of each value")
+        return pd.DataFrame({**labels, **found})
 
     def plot(
         self, path: str | Path | None = None, last: int | None = None, max_series: int = 6
@@ -101,7 +106,7 @@ class Anomalies:
         flagged = self.flags[number][part]
         axes.fill_between(times, low, high, color="#3b6fb6", alpha=0.25, lw=0, label="expected")
         axes.plot(times, values, color="#333333", linewidth=0.9, label="observed")
-        lone = _stands_alone(values)
+        lone = stands_alone(values)
         axes.plot(times[lone], values[lone], ".", color="#333333", markersize=3)
         axes.plot(
             times[flagged], values[flagged], "o", color="#c2452d", markersize=4, label="anomaly"
@@ -109,9 +114,3 @@ class Anomalies:
         if len(self.ids) > 1 or self.id_column is not None:
             axes.set_title(str(self.ids[number]), fontsize="medium", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
-
-
-def _stands_alone(values: Floats) -> npt.NDArray[np.bool_]:
-    """Known values that no line shows, as their neighbours are missing."""
-    known = np.pad(np.isfinite(values), 1)
-    return known[1:-1] & ~known[:-2] & ~known[2:]

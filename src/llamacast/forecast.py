@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -23,10 +23,27 @@ BANDS = {95: "#dbe5f2", 80: "#aec4e2", 50: "#7c9dce"}
 """Opaque tints of a fan chart's intervals, the widest first and lightest, as the legend shows them."""
 
 
-def _stands_alone(values: Floats) -> npt.NDArray[np.bool_]:
+def stands_alone(values: Floats) -> npt.NDArray[np.bool_]:
     """Known values that no line shows, as their neighbours are missing."""
     known = np.pad(np.isfinite(values), 1)
     return known[1:-1] & ~known[:-2] & ~known[2:]
+
+
+def level_name(level: float) -> str:
+    """A level as names of columns tell it: in a few digits, if these tell it from any other."""
+    few = f"{level:g}"
+    return few if float(few) == level else repr(float(level))
+
+
+def refuse_same_names(given: Iterable[str], made: Iterable[str], whose: str) -> None:
+    """Refuse data whose columns are called as those that are put beside them.
+
+    Raises:
+        DataError: names the column.
+    """
+    both = set(given) & set(made)
+    if both:
+        raise DataError(f"the data's column {min(both)!r} is also one of {whose}; rename it")
 
 
 def history_shown(horizon: int) -> int:
@@ -99,15 +116,16 @@ class Verdict:
     def __str__(self) -> str:
         """One sentence."""
         windows = f"CRPS on {self.num_windows} windows held back"
+        learnt = f"learnt in {self.steps} steps" if self.steps else "learnt"
         if not self.improved:
             return (
-                f"{self.strategy}: nothing learnt in {self.steps} steps was surely better than the "
+                f"{self.strategy}: nothing {learnt} was surely better than the "
                 f"weights as they were ({windows}: {self.crps_before:.4f}); they are kept"
             )
         change = 100 * (self.crps_after / self.crps_before - 1)
         return (
             f"{self.strategy}: {windows} went from {self.crps_before:.4f} to {self.crps_after:.4f} "
-            f"({change:+.1f} %), {self.share:.0%} of the way to what was learnt in {self.steps} steps"
+            f"({change:+.1f} %), {self.share:.0%} of the way to what was {learnt}"
         )
 
 
@@ -209,16 +227,12 @@ class Forecast:
         labels[self.time_column] = first.append(others) if others else first
         columns: dict[str, Any] = {"mean": self.mean.ravel()}
         for q in quantiles or ():
-            columns[f"{q:g}"] = self.quantile(q).ravel()
+            columns[level_name(q)] = self.quantile(q).ravel()
         for level in levels or ():
             low, high = self.interval(level)
-            columns[f"{self.model}-lo-{level:g}"] = low.ravel()
-            columns[f"{self.model}-hi-{level:g}"] = high.ravel()
-        own = labels.keys() & columns.keys()
-        if own:
-            raise DataError(
-                f"the data's column {own.pop()!r} is also one of the forecast's; rename it"
-            )
+            columns[f"{self.model}-lo-{level_name(level)}"] = low.ravel()
+            columns[f"{self.model}-hi-{level_name(level)}"] = high.ravel()
+        refuse_same_names(labels, columns, "the forecast's")
         return pd.DataFrame({**labels, **columns})
 
     def plot(
@@ -258,7 +272,7 @@ class Forecast:
             past = self.history[number]
             values = past.to_numpy(dtype=np.float64)
             axes.plot(past.index, values, color="#333333", linewidth=1.0, label="history")
-            lone = _stands_alone(values)
+            lone = stands_alone(values)
             axes.plot(past.index[lone], values[lone], ".", color="#333333", markersize=3)
         for level, tint in BANDS.items():
             low, high = (end[number] for end in self.interval(level))

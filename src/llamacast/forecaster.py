@@ -417,7 +417,9 @@ def _load_adapter(
     found = load(base, device="cpu", dtype="float32")
     network = with_adapter(found.model, path)
     training = found.training.joined(checkpoint.load_training(path))
-    return type(found)(network, path.name, device, dtype, training, found.features)
+    made = type(found)(network, path.name, device, dtype, training, found.features, found.inputs)
+    made.source = str(path.resolve())
+    return made
 
 
 def find_checkpoint(model: str | os.PathLike[str]) -> Path:

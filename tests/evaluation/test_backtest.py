@@ -136,7 +136,8 @@ def test_groups_are_told_together(table, monkeypatch, size):
     assert scores.answers["good"].answered.all()
     failed = ~scores.answers["bad"].answered
     named = {name for name, one in zip(scores.series, failed, strict=True) if one}
-    assert failed.sum() == 2 and named == {"s0 foxes", "s0 hares"}
+    assert failed.sum() == 2
+    assert named == {"s0 foxes", "s0 hares"}
 
 
 def test_seasonal_naive_is_always_there(table):

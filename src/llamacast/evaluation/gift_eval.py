@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from llamacast.data.arrow import StoredSeries, is_arrow_folder, read_series
-from llamacast.data.calendar import Frequency, stamps_from
+from llamacast.data.calendar import Frequency
 from llamacast.data.panel import Columns, Panel, TimeAxis
 from llamacast.evaluation.answers import fingerprint
 from llamacast.evaluation.metrics import DECILES, quantile_loss, seasonal_error
@@ -227,22 +227,13 @@ def _together(windows: Sequence[_Window], task: Task, longest: int | None) -> Wi
         Panel(
             [windows[n].id for n in kept],
             [histories[n] for n in kept],
-            [_later(windows[n].axis, firsts[n]) for n in kept],
+            [windows[n].axis.moved(firsts[n]) for n in kept],
             Columns("item_id", "timestamp", "target"),
         ),
         known,
         np.stack([w.values[w.cut : w.cut + task.horizon] for w in windows]),
         np.array([seasonal_error(w.values[: w.cut], task.season_length) for w in windows]),
     )
-
-
-def _later(axis: TimeAxis, first: int) -> TimeAxis:
-    """The axis that begins at step `first`."""
-    if first == 0:
-        return axis
-    assert axis.frequency is not None
-    assert isinstance(axis.start, np.datetime64)
-    return TimeAxis(stamps_from(axis.start, axis.frequency, first, 1)[0], axis.frequency)
 
 
 # --- Scores --------------------------------------------------------------------------------------

@@ -71,17 +71,18 @@ class Prefill(nn.Module):
 
         Answers: degrees of freedom, location and spread of Student's t in scaled units `(series,)`;
         the history's scaled values and whether they were observed, `(series, history)`; location and
-        scale, `(series, 1)`: value = scaled * scale + location; statistics `(series, 2)`; keys and
+        scale in float64, `(series, 1)`: value = scaled * scale + location; statistics `(series, 2)`; keys and
         values of the context, `(layer, series, head, context, head_width)`.
         """
         observed = ~history.isnan()
-        window = self.network.scale_window(history.masked_fill(~observed, 0.0), observed)
+        exact = self.network.scale_window(history.masked_fill(~observed, 0.0), observed)
+        # The network reads float32; data far from zero are told from their location in float64.
         window = ScaledWindow(
-            window.scaled,
-            window.observed,
-            window.location.float(),
-            window.scale.float(),
-            window.statistics,
+            exact.scaled,
+            exact.observed,
+            exact.location.float(),
+            exact.scale.float(),
+            exact.statistics,
         )
         context = calendar.shape[1] - 1
         tokens, turn, lags = self.network.inputs(window, calendar, context + self.horizon - 1)
@@ -92,8 +93,8 @@ class Prefill(nn.Module):
             *_numbers(told),
             window.scaled,
             window.observed,
-            window.location,
-            window.scale,
+            exact.location,
+            exact.scale,
             window.statistics,
             torch.stack(cache.keys),
             torch.stack(cache.values),

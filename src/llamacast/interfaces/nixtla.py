@@ -12,7 +12,7 @@ import pandas as pd
 from llamacast.data.frame import read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.windows import rolling_origins
-from llamacast.forecast import DataError, Forecast
+from llamacast.forecast import DataError, Forecast, level_name
 from llamacast.forecaster import PretrainedForecaster, load
 
 PERCENT = 100.0
@@ -141,8 +141,8 @@ class NixtlaForecaster:
         }
         for one in sorted(level or ()):
             low, high = found.interval(one)
-            columns[f"{self.alias}-lo-{one:g}"] = low.ravel()
-            columns[f"{self.alias}-hi-{one:g}"] = high.ravel()
+            columns[f"{self.alias}-lo-{level_name(one)}"] = low.ravel()
+            columns[f"{self.alias}-hi-{level_name(one)}"] = high.ravel()
         for one in sorted(quantiles or ()):
             columns[f"{self.alias}-q-{PERCENT * one:g}"] = found.quantile(one).ravel()
         frame = pd.DataFrame(columns)

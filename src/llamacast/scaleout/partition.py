@@ -56,6 +56,10 @@ class FrameForecaster:
     def __post_init__(self) -> None:
         check_whole("horizon", self.horizon, LONGEST_HORIZON)
         check_whole("num_samples", self.num_samples, 1_000_000)
+        for name in ("horizon", "num_samples", "seed", "context_length"):
+            value = getattr(self, name)
+            if isinstance(value, np.integer):  # runs are told apart by JSON
+                object.__setattr__(self, name, int(value))
         if not all(0 < level < 1 for level in self.quantiles):
             raise DataError(f"quantiles must lie between 0 and 1; got {self.quantiles}")
 

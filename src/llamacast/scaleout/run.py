@@ -178,10 +178,10 @@ def claim(folder: Path, settled: FrameForecaster, num_shards: int, told: dict[st
                 f"{folder} holds another run (its {other} differs); choose another folder, or delete it"
             )
     else:
-        if folder.exists() and any(folder.iterdir()):
+        made = folder / f"{RUN_FILE}.new"  # of a run that was stopped just here, it may be there
+        if folder.exists() and any(one != made for one in folder.iterdir()):
             raise CheckpointError(f"{folder} holds other files; choose an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
-        made = folder / f"{RUN_FILE}.new"
         made.write_text(json.dumps(own, indent=1) + "\n")
         os.replace(made, file)
     return Run(folder, settled, num_shards)
@@ -258,11 +258,12 @@ def _cut(table: Any, run: Run) -> None:
 
 def _held(batches: Any, schema: Any) -> Iterator[Any]:
     """Batches put together into tables of many rows."""
-    held: list[Any] = []
+    held, num_rows = list[Any](), 0
     for batch in batches:
         held.append(batch)
-        if sum(one.num_rows for one in held) >= ROWS_HELD:
+        num_rows += batch.num_rows
+        if num_rows >= ROWS_HELD:
             yield pa.Table.from_batches(held, schema)
-            held = []
+            held, num_rows = [], 0
     if held:
         yield pa.Table.from_batches(held, schema)

@@ -72,9 +72,11 @@ class FinetuneConfig:
         return self.rank if self.strategy == "lora" else 0
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "rank", "batch", "steps"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name, least in {"horizon": 1, "rank": 1, "batch": 1, "steps": 1, "seed": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise DataError(f"{name} must be a whole number of at least {least}; got {value!r}")
+            object.__setattr__(self, name, int(value))  # runs are told apart by JSON
         if self.strategy not in ("lora", "full"):
             raise DataError(f"strategy must be lora or full; got {self.strategy!r}")
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -200,7 +202,10 @@ def lesson_of(
     train = [one for one in train if len(one) >= shortest]
     judged = [one for one in judged if len(one) >= shortest]
     # What says nothing of its horizon judges nothing.
-    judged = [one for one in judged if np.isfinite(one[-config.horizon :]).any()][:MOST_VALIDATED]
+    judged = [one for one in judged if np.isfinite(one[-config.horizon :]).any()]
+    # Of many some judge, from all over the table.
+    most = min(len(judged), MOST_VALIDATED)
+    judged = [judged[place] for place in np.linspace(0, len(judged) - 1, most).astype(int)]
     if not train or not judged:
         extra = config.horizon if validation is None else 0
         raise DataError(

@@ -14,7 +14,14 @@ import pandas as pd
 from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
-from llamacast.forecast import DataError, Forecast, TrainingRecord, check_whole, needs
+from llamacast.forecast import (
+    DataError,
+    Forecast,
+    TrainingRecord,
+    check_whole,
+    level_name,
+    needs,
+)
 from llamacast.sampling.progress import shown
 from llamacast.text.codec import CodecConfig, encode, fit
 from llamacast.text.generation import Draws, draw
@@ -189,7 +196,7 @@ class TextForecaster:
             units = next_number(self.language, prompt.ids).quantile(quantiles)
             found.append(prompt.values(units[:, None, None])[:, 0, 0])
         index = pd.Index(panel.ids, name=panel.columns.id or "unique_id")
-        return pd.DataFrame(np.stack(found), index=index, columns=[f"{q:g}" for q in quantiles])
+        return pd.DataFrame(np.stack(found), index=index, columns=[*map(level_name, quantiles)])
 
     def finetune(
         self,
@@ -275,7 +282,9 @@ class TextForecaster:
         possible = [one for one in settings.codecs if usable(history, len(history), one)]
         num_tail = min(LONGEST_TAIL, int(len(history) * TAIL_SHARE))
         num_known = len(history) - num_tail
-        judges = np.isfinite(history[:num_known]).any(axis=0).all() and num_tail >= FEWEST_STEPS
+        known = np.isfinite(history)
+        judges = known[:num_known].any(axis=0).all() and num_tail >= FEWEST_STEPS
+        judges = judges and known[num_known:].any()
         judges = judges and self._steps_read(history.shape[1]) >= num_tail + FEWEST_STEPS
         if settings.prefers == "first" or len(possible) <= 1 or not judges:
             return (possible or settings.codecs)[0]

@@ -50,7 +50,7 @@ def write_prompt(
     """The last steps of a history that fit into `room` tokens, the text before among them.
 
     Raises:
-        DataError: if not even four steps fit, or a channel has no logarithms.
+        DataError: if not even four steps fit, or a channel has no logarithms, or no value in them.
     """
     channels = range(history.shape[1])
     scales = [fit(history[:, one], codec, f"{name}, channel {one + 1}") for one in channels]
@@ -62,6 +62,12 @@ def write_prompt(
         raise DataError(
             f"{name}: the horizon, the text before and {FEWEST_STEPS} steps of history do not fit "
             "into what the model can read at once; ask for a shorter horizon"
+        )
+    told = np.isfinite(history[first:]).any(axis=0)
+    if not told.all():
+        raise DataError(
+            f"{name}, channel {int(told.argmin()) + 1}: none of the last {len(history) - first} steps, which "
+            "are all that the model reads, has a value; end it at its last value or leave it out"
         )
     levels = [_last(scale.values(units[:, one])) for one, scale in enumerate(scales)]
     return Prompt(

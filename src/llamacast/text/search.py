@@ -100,10 +100,17 @@ def _asked(config: FinetuneConfig, grid: Grid) -> list[FinetuneConfig]:
     ]
 
 
+def _each(lessons: Mapping[int, Lesson], asked: Sequence[FinetuneConfig]) -> list[Lesson]:
+    """The lesson of each run: what choosing the codec took, once for all, is counted in the first."""
+    first, *others = (lessons[one.context or 0] for one in asked)
+    return [first, *(dataclasses.replace(one, tried=()) for one in others)]
+
+
 def _total(
     language: Language, lessons: Mapping[int, Lesson], asked: Sequence[FinetuneConfig]
 ) -> float:
-    return sum(cost(language, lessons[one.context or 0], one) for one in asked)
+    own = _each(lessons, asked)
+    return sum(cost(language, *each) for each in zip(own, asked, strict=True))
 
 
 def search(
@@ -123,13 +130,13 @@ def search(
     asked = _asked(config, grid)
     told(f"{len(asked)} runs, {_total(language, lessons, asked):.2e} FLOPs")
     table: list[Trial] = []
-    for one in asked:
+    for one, lesson in zip(asked, _each(lessons, asked), strict=True):
         context = one.context or 0
         trial = Trial(one.learning_rate or 0.0, one.rank, context, float("nan"), 0.0)
         told(trial.name)
         # The budget is for all together, and has been checked.
         free = dataclasses.replace(one, budget=float("inf"))
-        _, outcome = finetune(language, lessons[context], free, directory / trial.name, fabric)
+        _, outcome = finetune(language, lesson, free, directory / trial.name, fabric)
         table.append(dataclasses.replace(trial, score=outcome.after, flops=outcome.flops))
         _write(table, directory)
     _draw(table, grid, directory)

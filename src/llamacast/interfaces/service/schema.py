@@ -21,7 +21,7 @@ from pydantic import (
 from llamacast.data.calendar import Frequency, parse_frequency, placed_like
 from llamacast.data.frame import LARGEST_VALUE
 from llamacast.data.panel import Columns, Panel, TimeAxis
-from llamacast.forecast import DataError, Forecast
+from llamacast.forecast import DataError, Forecast, level_name
 from llamacast.forecaster import LagLlamaForecaster, PretrainedForecaster
 from llamacast.interfaces.service.limits import Limits, ServiceError
 
@@ -429,7 +429,8 @@ def answer(
                 frequency=one.frequency,
                 start_timestamp=stamp,
                 quantiles={
-                    f"{q:g}": shaped(levels[own, :, place]) for place, q in enumerate(quantiles)
+                    level_name(q): shaped(levels[own, :, place])
+                    for place, q in enumerate(quantiles)
                 },
             )
         )

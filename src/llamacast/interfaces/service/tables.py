@@ -18,7 +18,7 @@ from llamacast.data.tables import read_csv_text
 from llamacast.data.windows import SHORTEST_HISTORY
 from llamacast.evaluation.backtest import Settled, backtest
 from llamacast.evaluation.baselines import SeasonalNaive
-from llamacast.forecast import DataError, Forecast, history_shown
+from llamacast.forecast import DataError, Forecast, history_shown, level_name
 from llamacast.forecaster import PretrainedForecaster
 from llamacast.interfaces.service.limits import Limits, ServiceError
 from llamacast.interfaces.service.schema import Strict, check_steps
@@ -213,7 +213,7 @@ def _series(panel: Panel, number: int, found: Mapping[str, Forecast]) -> TableSe
             name: TableForecast(
                 mean=one.mean[number].tolist(),
                 quantiles={
-                    f"{q:g}": values.tolist()
+                    level_name(q): values.tolist()
                     for q, values in zip(QUANTILES, one.quantile(QUANTILES)[number].T, strict=True)
                 },
             )
