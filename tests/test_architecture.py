@@ -49,6 +49,7 @@ FLOORS: dict[str, set[str]] = {
     "scaleout": {"forecast", "data", "forecaster", "sampling"},
     "interfaces": {
         "forecast",
+        "anomalies",
         "data",
         "data.calendar",
         "evaluation",

@@ -121,3 +121,15 @@ def test_it_is_frozen_and_whole(forecast):
         Forecast(np.ones((2, 3)), ["a"], [pd.RangeIndex(3)])
     with pytest.raises(ValueError, match="as many"):
         Forecast(np.ones((2, 3, 4)), ["a"], [pd.RangeIndex(4)])
+
+
+@pytest.mark.parametrize("levels", [(0.1, 0.1000000001), (1 / 3, 0.333333), (0.99999999, 1.0)])
+def test_columns_of_levels_are_told_apart(forecast, levels):
+    frame = forecast.to_frame(quantiles=levels)
+    assert [float(name) for name in frame.columns[-2:]] == list(levels)
+
+
+def test_what_it_is_shows_on_one_line(forecast):
+    shown = repr(replace(forecast, notes=("A note.",)))
+    assert shown.count("\n") == 1
+    assert f"{forecast.horizon} steps" in shown

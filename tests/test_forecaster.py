@@ -459,8 +459,9 @@ def test_a_series_of_which_nothing_that_is_seen_is_known_is_refused(forecaster):
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [np.nan, 2.0, np.nan]])
 def test_certainty_from_next_to_nothing_has_a_note(values):
     found = llamacast.load("cria", device="cpu").forecast([values, [1.0, 2.0, 4.0], [5.0] * 40], 3)
-    (note,) = found.notes
+    note, *others = found.notes
     assert note.startswith("series 0: nothing is known of how values vary")
+    assert "series 0 and 1 more: fewer than 8 values are known" in others[0]
     assert not np.ptp(found.samples[0])
 
 
@@ -468,3 +469,33 @@ def test_history_is_shown_from_before_what_is_missing_at_the_end():
     values = np.r_[np.arange(60.0), np.full(200, np.nan)]
     found = llamacast.load("cria", device="cpu").forecast(values, 3)
     assert found.history[0].notna().sum() == 48
+
+
+def test_histories_with_holes_or_over_before_others_have_a_note():
+    cria = llamacast.load("cria", device="cpu")
+    days = pd.date_range("2024-01-01", periods=60, freq="D")
+    whole = pd.DataFrame({"unique_id": "a", "ds": days, "y": np.arange(60.0)})
+    holes = whole[::3].assign(unique_id="b")
+    over = whole[:40].assign(unique_id="c")
+    assert not cria.forecast(whole, 3, num_samples=5).notes
+    (note,) = cria.forecast(pd.concat([whole, holes]), 3, num_samples=5, frequency="D").notes
+    assert note.startswith("series 'b': most steps have no value")
+    (note,) = cria.forecast(pd.concat([whole, over]), 3, num_samples=5).notes
+    assert note.startswith("series 'c': ends long before others do")
+
+
+def test_whole_numbers_have_whole_quantiles_and_no_negative_zero():
+    values = np.random.default_rng(0).poisson(0.3, 120).astype(float)
+    found = llamacast.load("cria", device="cpu").forecast(
+        values, 12, nonnegative=True, integer=True
+    )
+    levels = found.quantile([0.1, 0.33, 0.5, 0.9])
+    np.testing.assert_array_equal(levels, levels.round())
+    assert not np.signbit(found.samples).any()
+
+
+@pytest.mark.parametrize("name", ["covariates", "future_frame", "holidays"])
+def test_what_explains_forecasts_is_refused_elsewhere(forecaster, name):
+    for method in (forecaster.detect, forecaster.embed, forecaster.attention):
+        with pytest.raises(DataError, match=f"{name} explains forecasts and nothing else"):
+            method(hourly(100), **{name: "DE"})

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
+# Share of bands that may reach beyond a picture, and of its height that is left above and below.
+BANDS_CUT, MARGIN = 0.05, 0.05
+
 
 @dataclass(frozen=True)
 class Anomalies:
@@ -111,6 +114,20 @@ class Anomalies:
         axes.plot(
             times[flagged], values[flagged], "o", color="#c2452d", markersize=4, label="anomaly"
         )
+        ends = _ends(values, low, high)
+        if ends is not None:
+            axes.set_ylim(*ends)
         if len(self.ids) > 1 or self.id_column is not None:
             axes.set_title(str(self.ids[number]), fontsize="medium", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def _ends(values: Floats, low: Floats, high: Floats) -> tuple[float, float] | None:
+    """Of the vertical axis: all values, and bands but for those of the first steps, which are wide."""
+    shown = [one[np.isfinite(one)] for one in (values, low, high)]
+    if not all(map(len, shown)):
+        return None
+    bottom = min(shown[0].min(), np.quantile(shown[1], BANDS_CUT))
+    top = max(shown[0].max(), np.quantile(shown[2], 1 - BANDS_CUT))
+    room = MARGIN * (top - bottom)
+    return (float(bottom - room), float(top + room)) if room > 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -142,7 +142,7 @@ class Forecaster(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Forecast:
     """Sample paths of several series; quantiles, intervals, frames and pictures follow from them."""
 
@@ -153,7 +153,7 @@ class Forecast:
     """Name of each series."""
     index: Sequence[pd.Index[Any]]
     """Time of each step, one index of length `horizon` for each series."""
-    history: Sequence[pd.Series[Any]] = field(default=(), repr=False)
+    history: Sequence[pd.Series[Any]] = ()
     """What each series was forecast from, for pictures."""
     model: str = "forecast"
     """Name of the forecaster; interval columns begin with it."""
@@ -165,6 +165,13 @@ class Forecast:
     step, and only what is said of single steps holds."""
     notes: Sequence[str] = ()
     """What a user should know of how it was made, in sentences."""
+    whole: bool = False
+    """Whether values are whole numbers, so that quantiles are taken from among them, and not between."""
+
+    def __repr__(self) -> str:
+        """What it is of, not all of it."""
+        size = f"{len(self.ids)} series, {self.horizon} steps, {self.num_samples} samples"
+        return "\n".join([f"<Forecast by {self.model}: {size}>", *self.notes])
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 3:
@@ -195,7 +202,8 @@ class Forecast:
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
             raise ValueError(f"quantiles must lie in 0 to 1; got {q}")
-        values = np.moveaxis(np.quantile(self.samples, levels, axis=1), 0, -1)
+        method: Literal["inverted_cdf", "linear"] = "inverted_cdf" if self.whole else "linear"
+        values = np.moveaxis(np.quantile(self.samples, levels, axis=1, method=method), 0, -1)
         return values[..., 0] if np.ndim(q) == 0 else values
 
     def interval(self, level: float) -> tuple[Floats, Floats]:

@@ -55,6 +55,8 @@ ADAPTER_FILE = "adapter_config.json"
 LARGEST_FALSE_ALARM_RATE = 0.2
 FEWEST_VALUES = 10
 """That tell of no spread, if all are alike."""
+FEWEST_TO_TELL, LEAST_SHARE = 8, 0.5
+"""Known values, and their share of all steps, below which a forecast says so."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -171,8 +173,8 @@ class PretrainedForecaster(ABC):
             samples = tie(self._network, panel, samples)
         answer = panel.answer(samples, self.name, bool(joint))
         notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
-        notes += _without_strays(panel, strays)
-        return replace(answer, notes=notes) if notes else answer
+        notes += _without_strays(panel, strays) + _told_of_history(panel, horizon)
+        return replace(answer, notes=notes, whole=integer)
 
     def finetune(
         self,
@@ -294,7 +296,7 @@ class PretrainedForecaster(ABC):
                 f"false_alarm_rate must be above 0 and at most {LARGEST_FALSE_ALARM_RATE}; "
                 f"got {false_alarm_rate!r}"
             )
-        panel = read_panel(data, **columns)
+        panel = _read_alone(data, columns)
         return detect(panel, lambda one: self._applied.hindcast(one, progress), false_alarm_rate)
 
     def embed(
@@ -310,7 +312,7 @@ class PretrainedForecaster(ABC):
         Returns:
             A row for each series, indexed by its name, of the network's width; ready for scikit-learn.
         """
-        panel = read_panel(data, **columns)
+        panel = _read_alone(data, columns)
         vectors = np.concatenate([one.mean.numpy() for one in self._applied.read(panel)])
         names = [f"e{number}" for number in range(vectors.shape[1])]
         index = pd.Index(panel.ids, name=panel.columns.id or "unique_id")
@@ -326,7 +328,7 @@ class PretrainedForecaster(ABC):
         Takes about a second a series: what mattered is found by hiding one part of the past after
         the other.
         """
-        panel = read_panel(data, **columns)
+        panel = _read_alone(data, columns)
         return self._applied.attend(panel)
 
     @property
@@ -463,6 +465,18 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> L
     return forecaster
 
 
+def _read_alone(data: Table | Panel, columns: ColumnNames) -> Panel:
+    """A table of which nothing is looked at but series, times and values.
+
+    Raises:
+        DataError: as `read_panel`, or if more is given.
+    """
+    for name in ("covariates", "future_frame", "holidays"):
+        if columns.get(name) is not None:
+            raise DataError(f"{name} explains forecasts and nothing else; leave it out here")
+    return read_panel(data, **columns)
+
+
 def _explained(applied: Applied) -> Applied:
     """A network, and a regression on covariates."""
     try:
@@ -506,13 +520,37 @@ def _without_strays(panel: Panel, strays: dict[Any, int]) -> tuple[str, ...]:
     return (f"series {name!r}{several}: {values} far from all others, and {were} taken as missing",)
 
 
+def _told_of_history(panel: Panel, horizon: int) -> tuple[str, ...]:
+    """Of histories that are short, full of holes or over before those of others."""
+    known = np.array([np.isfinite(values).sum() for values in panel.values])
+    lengths = np.array([len(values) for values in panel.values])
+    notes = []
+    for found, told in (
+        (
+            known < FEWEST_TO_TELL,
+            f"fewer than {FEWEST_TO_TELL} values are known; do not rely on it",
+        ),
+        (
+            known < LEAST_SHARE * lengths,
+            "most steps have no value and count as not known; if they mean that nothing happened, give 0",
+        ),
+        (panel.steps_behind() > horizon, "ends long before others do; its forecast begins there"),
+    ):
+        names = [panel.ids[number] for number in np.flatnonzero(found).tolist()]
+        if names:
+            several = f" and {len(names) - 1} more" if names[1:] else ""
+            notes.append(f"series {names[0]!r}{several}: {told}")
+    return tuple(notes)
+
+
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:
     if not (nonnegative or integer):
         return None
 
     def clamp(values: Tensor) -> Tensor:
         values = values.round() if integer else values
-        return values.clamp(min=0.0) if nonnegative else values
+        values = values.clamp(min=0.0) if nonnegative else values
+        return values + 0.0  # there is no -0
 
     return clamp
 

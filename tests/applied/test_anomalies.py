@@ -138,3 +138,10 @@ def test_what_comes_after_one_odd_value_among_equal_ones_is_judged(forecaster):
     assert found.flags[0].nonzero()[0].tolist()[0] == 90
     assert np.isfinite(found.probability[0][9:131]).all()
     assert (found.probability[0][91:130] == 1.0).all()
+
+
+@pytest.mark.parametrize("name", ["high", "score"])
+def test_columns_that_would_be_lost_are_refused(forecaster, name):
+    table = pd.DataFrame({"ds": pd.date_range("2024", periods=60), name: np.arange(60.0) % 7})
+    with pytest.raises(DataError, match=f"'{name}' is also one of what is told of each value"):
+        forecaster.detect(table).to_frame()

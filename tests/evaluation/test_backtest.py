@@ -213,10 +213,11 @@ def test_a_forecaster_cannot_change_what_it_is_judged_by(table):
     assert "read-only" in told
 
 
-def test_damaged_answers_are_asked_for_again_and_damaged_settings_named(table, tmp_path):
+@pytest.mark.parametrize("damaged", [lambda b: b[:100], lambda b: b"", lambda b: b[:300] + b[400:]])
+def test_damaged_answers_are_asked_for_again_and_damaged_settings_named(table, tmp_path, damaged):
     backtest(table, HORIZON, {"last": LastValue()}, directory=tmp_path)
     (kept,) = (tmp_path / "answers").glob("last-*/*.npz")
-    kept.write_bytes(kept.read_bytes()[:100])
+    kept.write_bytes(damaged(kept.read_bytes()))
     again = LastValue()
     backtest(table, HORIZON, {"last": again}, directory=tmp_path)
     assert again.asked
@@ -375,3 +376,19 @@ def test_the_limits_of_the_windows_are_noted(table):
     scores = backtest(table, 80, {}, num_windows=2, step=40)
     assert any("too short" in note or "fewer than 2" in note for note in scores.notes)
     assert any("overlap" in note for note in scores.notes)
+
+
+def test_columns_are_named_as_for_a_forecast_and_covariates_are_known_ahead(table):
+    @dataclass(frozen=True)
+    class Sees:
+        def forecast(self, data, horizon):
+            known = read_panel(data).covariates
+            assert known.ahead.all()
+            assert all(len(beside) >= horizon for beside in known.values)
+            return SeasonalNaive().forecast(data, horizon)
+
+    named = table.assign(sold=table.y, price=1.0 + np.arange(len(table)) % 3).drop(columns="y")
+    scores = backtest(
+        named, HORIZON, {"sees": Sees()}, target_column="sold", covariates=["price"], num_windows=2
+    )
+    assert scores.answers["sees"].answered.all()

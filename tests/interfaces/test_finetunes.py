@@ -266,7 +266,7 @@ def test_many_at_once_do_not_pass_the_limit(models, tmp_path):
 
     def submit(_):
         try:
-            jobs.submit("somebody", wanted, models["cria"])
+            jobs.submit("somebody", wanted, "cria", models["cria"])
         except ServiceError as error:
             return error.status
         return 202

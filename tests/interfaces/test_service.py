@@ -695,3 +695,46 @@ def test_told_to_stop_it_answers_what_it_has_accepted(tmp_path):
 def waiting(address):
     lines = httpx.get(address + "/metrics").text.splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("llamacast_waiting"))
+
+
+def test_without_a_name_the_first_model_answers(models):
+    tuned = Service({"tuned": models["cria"]}, Limits())
+    with TestClient(make_app(tuned)) as client:
+        asked = request()
+        del asked["model"]
+        assert client.post(FORECAST, json=asked).json()["model"] == "tuned"
+        del asked["options"]
+        for path in ("/v1/anomalies", "/v1/embeddings"):
+            assert client.post(path, json=asked).json()["model"] == "tuned"
+        told = client.post("/v1/tables/forecast", json={"csv": "y\n" + "1\n2\n" * 9, "horizon": 2})
+        assert list(told.json()["series"][0]["forecasts"]) == ["tuned"]
+
+
+def test_more_points_than_can_be_judged_in_time_are_refused(models):
+    asked = request(count=2, length=60)
+    del asked["options"]
+    with TestClient(make_app(Service(models, Limits(judged=100)))) as client:
+        answered = client.post("/v1/anomalies", json=asked)
+    assert answered.status_code == 422
+    assert answered.json()["errors"][0]["field"] == "inputs.series"
+
+
+def test_a_frequency_that_is_none_is_told_by_its_field(client):
+    table = {"csv": "ds,y\n2024-01-01,1\n2024-01-02,2", "horizon": 2, "frequency": "foo"}
+    told = client.post("/v1/tables/forecast", json=table).json()
+    assert told["errors"][0]["field"] == "frequency"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("schlüssel-0123456789".encode("latin-1"), "is not in UTF-8"),
+        (b"a:0123456789abcdef\nb:0123456789abcdef\n", "line 2: the key stands there twice"),
+    ],
+)
+def test_files_of_keys_that_cannot_be_meant_are_refused(tmp_path, content, message):
+    (tmp_path / "keys").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_keys(tmp_path / "keys")
+    (tmp_path / "keys").write_bytes("\ufeffada:0123456789abcdef".encode())
+    assert read_keys(tmp_path / "keys") == {"0123456789abcdef": "ada"}

@@ -87,3 +87,17 @@ def test_it_stands_in_evaluate():
     told = evaluate(LlamaCastForecaster(), splitter, load_airline(), scoring=PinballLoss())
     assert len(told) == 3
     assert np.isfinite(told["test_PinballLoss"]).all()
+
+
+def test_steps_are_the_indexs_own():
+    """Days of which only those of work are there; and every other whole number."""
+    days = pd.period_range("2024-01-01", periods=140, freq="D")
+    week = pd.Series(10.0 * days.dayofweek, index=days)[days.dayofweek < 5].iloc[:-2]
+    found = LlamaCastForecaster().fit(week).predict(fh=range(1, 8))
+    assert found.index[0] == week.index[-1] + 1
+    work = found.index.dayofweek < 5
+    np.testing.assert_allclose(found[work], 10.0 * found.index.dayofweek[work], atol=6)
+    evens = pd.Series(np.tile([0.0, 10.0, 20.0], 40), index=range(0, 240, 2))
+    found = LlamaCastForecaster().fit(evens).predict(fh=[2, 4, 6])
+    assert found.index.tolist() == [240, 242, 244]
+    np.testing.assert_allclose(found, [0, 10, 20], atol=4)

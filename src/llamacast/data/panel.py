@@ -180,6 +180,21 @@ class Panel:
             }
         )
 
+    def steps_behind(self) -> npt.NDArray[np.int64]:
+        """How many steps each series ends before the last to end; 0 where they have no dates or differ
+        in frequency."""
+        first, *others = {axis.frequency for axis in self.axes}
+        places = zip(self.axes, self.values, strict=True)
+        alike = len({(axis.start, len(values)) for axis, values in places}) == 1
+        if first is None or others or alike:
+            return np.zeros(len(self), dtype=np.int64)
+        ends = [
+            axis.moved(len(values)).start
+            for axis, values in zip(self.axes, self.values, strict=True)
+        ]
+        stamps = np.array(ends, dtype="datetime64[ns]")
+        return step_numbers(np.full(len(self), stamps.max()), stamps, first)[0]
+
     def last_stamp(self) -> str:
         """ISO time stamp of the last step of all series; nothing where steps are counted."""
         ends = [
@@ -349,11 +364,24 @@ def _refuse_duplicates(
     again = (steps[1:] == steps[:-1]) & (codes[1:] == codes[:-1])
     if again.any():
         place = int(again.argmax())
-        clock = "; times that a clock change repeats need a zone (+01:00)" if zone is None else ""
+        clock = ""
+        if zone is None and steps.dtype.kind == "M" and _may_repeat(steps[place]):
+            clock = (
+                "; times that a clock change repeats need a zone: +01:00, or pandas' tz_localize"
+            )
         raise DataError(
             f"series {ids[codes[place]]!r} has two rows at {columns.time} = {_show(steps[place])}; keep one, "
-            f"or name the id_column that tells the series apart{clock if steps.dtype.kind == 'M' else ''}"
+            f"or name the id_column that tells the series apart{clock}"
         )
+
+
+def _may_repeat(step: np.datetime64) -> bool:
+    """Whether clocks may be set back over a time: in the small hours of a Sunday, in spring or autumn."""
+    stamp = pd.Timestamp(step)
+    return stamp.dayofweek == SUNDAY and stamp.hour < SMALL_HOURS and stamp.month in CHANGES
+
+
+SUNDAY, SMALL_HOURS, CHANGES = 6, 4, (3, 4, 9, 10, 11)
 
 
 def _show(step: Any) -> str:
@@ -371,7 +399,8 @@ def _common_frequency(
         reason = "has a single row" if single else "has steps of differing length"
         raise DataError(
             f"no frequency to be found: series {ids[longest]!r} {reason}; name it with frequency "
-            "('h', 'D', 'W-SUN', 'MS', ...), or bring the data to regular steps"
+            "('h', 'D', 'W-SUN', 'MS', ...), or bring the data to regular steps, as by "
+            "table.set_index('time').resample('h').mean() of pandas"
         )
     if frequency.unit == "B" and not np.is_busday(steps.astype("datetime64[D]")).all():
         return Frequency(1, "D")

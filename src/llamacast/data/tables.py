@@ -76,7 +76,15 @@ def _read_file(path: Path, id_column: str | None) -> pd.DataFrame:
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
     if reader is None:
-        raise DataError(f"{path}: must be a .csv or a .parquet file")
+        sheet = suffixes[-1:] in ([".xlsx"], [".xls"], [".ods"])
+        raise DataError(
+            f"{path}: must be a .csv or a .parquet file"
+            + (
+                "; save the sheet as 'CSV UTF-8', or give what pandas.read_excel reads"
+                if sheet
+                else ""
+            )
+        )
     try:
         return reader(path)
     except DataError as error:

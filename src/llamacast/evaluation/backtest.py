@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from llamacast.data.calendar import season_length
-from llamacast.data.frame import read_panel
+from llamacast.data.frame import ColumnNames, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
 from llamacast.data.windows import Origins, rolling_origins
@@ -101,6 +101,7 @@ def backtest(
     name: str = "data",
     directory: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    **columns: Unpack[ColumnNames],
 ) -> Scores:
     """Forecast the last windows of each series from what came before each, and score that.
 
@@ -118,6 +119,8 @@ def backtest(
         name: of the data set, in tables and to find it among what weights were trained on.
         directory: keeps what has been forecast, so that the same call goes on where it stopped.
         progress: show a bar; None shows it in a terminal.
+        columns: as for `forecast`. `covariates` are taken as known ahead, unless a `future_frame` says
+            which of them are.
 
     Raises:
         DataError: if the data cannot be used, the horizon is longer than they are, or `directory`
@@ -130,7 +133,10 @@ def backtest(
     if not isinstance(forecasters.get(REFERENCE, SeasonalNaive()), SeasonalNaive):
         raise DataError(f"{REFERENCE!r} is what others are measured against; name yours otherwise")
     horizon, step = int(horizon), int(step or horizon)
-    panel = read_panel(data)
+    panel = read_panel(data, **columns)
+    told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
+    if panel.covariates is not None and not told_ahead:
+        panel = replace(panel, covariates=panel.covariates.all_ahead())
     origins = rolling_origins(panel, horizon, num_windows, step)
     entrants = {REFERENCE: SeasonalNaive(season), **forecasters}
     shelf = Shelf(Path(directory), origins, season) if directory is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -17,6 +18,7 @@ from llamacast.interfaces.terminal import (
     Device,
     FrequencyName,
     FutureFrame,
+    GroupColumn,
     Holidays,
     IdColumn,
     TargetColumn,
@@ -90,6 +92,7 @@ def forecast(
     integer: Annotated[
         bool, typer.Option("--integer", help="All values are whole numbers.")
     ] = False,
+    group_column: GroupColumn = None,
     future: FutureFrame = None,
     covariates: CovariateNames = None,
     holidays: Holidays = None,
@@ -105,7 +108,7 @@ def forecast(
     forecast in parts, and the same command goes on after a stop.
     """
     parquet = data.suffix in (".parquet", ".pq")
-    in_parts = data.is_dir() or (parquet and output is not None and not output.suffix)
+    in_parts = data.is_dir() or (parquet and output is not None and _is_folder(output))
     with errors_in_one_line(
         "the same command goes on from the parts that are done"
         if in_parts
@@ -117,7 +120,7 @@ def forecast(
         if in_parts:
             _check_parts(
                 {"--levels": levels, "--plot": plot, "--future": future, "--covariates": covariates}
-                | {"--holidays": holidays},
+                | {"--holidays": holidays, "--group-column": group_column},
                 output,
             )
             from llamacast.scaleout import FrameForecaster, forecast_dataset
@@ -159,6 +162,7 @@ def forecast(
             time_column=time_column,
             target_column=target_column,
             frequency=frequency,
+            group_column=group_column,
             covariates=_listed(covariates) if covariates else None,
             future_frame=future,
             holidays=holidays,
@@ -194,6 +198,10 @@ def backtest(
     time_column: TimeColumn = None,
     target_column: TargetColumn = None,
     frequency: FrequencyName = None,
+    group_column: GroupColumn = None,
+    future: FutureFrame = None,
+    covariates: CovariateNames = None,
+    holidays: Holidays = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Sample paths for each window.")] = 100,
     seed: Annotated[int, typer.Option(help="Same seed, same scores.")] = 0,
     device: Device = "auto",
@@ -222,6 +230,8 @@ def backtest(
 
         options = {"num_samples": num_samples, "seed": seed, "progress": False}
         names = _listed(models)
+        if not names:
+            refuse("--models names none")
         entrants = {name: _entrant(name, season, device, options) for name in names}
         if holds_series(data):
             panels = read_panels(data)
@@ -232,7 +242,13 @@ def backtest(
                 time_column=time_column,
                 target_column=target_column,
                 frequency=frequency,
+                group_column=group_column,
+                covariates=_listed(covariates) if covariates else None,
+                future_frame=future,
+                holidays=holidays,
             )
+            if table.covariates is not None and future is None:
+                table = replace(table, covariates=table.covariates.all_ahead())
             panels = {data.name.split(".")[0]: table}
         if min(horizon, windows, step or 1) >= 1:  # else the first backtest says so
             for name, panel in panels.items():
@@ -488,8 +504,8 @@ def serve(
     with errors_in_one_line("all that was accepted has been answered"):
         from llamacast.interfaces.service.run import read_keys, run_service
 
-        models = _models(model, device)
         keys = {} if api_key_file is None else read_keys(api_key_file)
+        models = _models(model, device)
         if not keys and host not in ("127.0.0.1", "localhost", "::1"):
             tell("note: everybody who reaches this address is let in; see --api-key-file")
         run_service(models, host, port, keys, batching, fine_tunes, tell)
@@ -510,6 +526,8 @@ def mcp(
     with errors_in_one_line():
         from llamacast.interfaces.mcp import make_server
 
+        if not folder.is_dir():
+            refuse(f"--folder: there is no folder {folder}")
         make_server(_models(model, device), folder).run()
 
 
@@ -627,8 +645,13 @@ def _check_parts(others: dict[str, Any], output: Path | None) -> None:
         if value is not None:
             refuse(f"{option} looks at all series together, and a folder is forecast in parts")
     check_folder(output, "--output")
-    if output is None or output.suffix:
+    if output is None or not _is_folder(output):
         refuse("a folder is forecast into a folder: give --output FOLDER")
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path that may not be there yet is meant as a folder's."""
+    return path.is_dir() or not path.suffix[1:].isalpha()
 
 
 def _listed(text: str) -> list[str]:
@@ -653,7 +676,14 @@ def _models(text: str, device: str) -> dict[str, PretrainedForecaster]:
             )
         check_model(folder)
         folders[name] = folder
-    return {name: load(folder, device=device) for name, folder in folders.items()}
+    found = {name: load(folder, device=device) for name, folder in folders.items()}
+    for name, forecaster in found.items():
+        if forecaster.inputs is not None:
+            refuse(
+                f"--model: {name} was fine-tuned with covariates, which requests have no place for; serve "
+                "a model without"
+            )
+    return found
 
 
 def _named_model(text: str) -> tuple[str, str]:

@@ -10,11 +10,9 @@ import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from llamacast import __version__
-from llamacast.forecaster import PACKAGED, load
 
 NEEDED = ("torch", "numpy", "pandas", "pyarrow", "safetensors", "matplotlib", "typer")
 # What each extra brings, by the library that tells of it.
@@ -27,7 +25,12 @@ OPTIONAL = {
     "covariates": "holidays",
     "baselines": "statsforecast",
     "deep": "neuralforecast",
+    "onnx": "onnx",
+    "ray": "ray",
+    "spark": "pyspark",
 }
+PACKAGED = ("cria", "lag-llama")
+COMPILERS = ("cc", "gcc", "clang")
 LENGTH, HORIZON = 96, 12
 # Of a wave of height 1 without noise; either model is far below.
 LARGEST_ERROR = 0.3
@@ -43,13 +46,17 @@ def examine() -> Iterator[tuple[str, str, bool]]:
     for extra, name in OPTIONAL.items():
         found = _version(name)
         yield f"[{extra}]", found or f"not installed (pip install 'llamacast[{extra}]')", True
-    yield from _devices()
+    try:
+        import torch
+    except ImportError as error:
+        yield "threads", f"not known: {error}", False
+    else:
+        yield from _devices(torch)
     for name in PACKAGED:
         yield from _weights(name)
 
 
-def _devices() -> Iterator[tuple[str, str, bool]]:
-    import torch
+def _devices(torch: Any) -> Iterator[tuple[str, str, bool]]:
 
     given = os.environ.get("OMP_NUM_THREADS")
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
@@ -57,7 +64,9 @@ def _devices() -> Iterator[tuple[str, str, bool]]:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     yield "cuda", cuda, True
     yield "mps", "there" if torch.backends.mps.is_available() else "none", True
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    # As sampling/native.py looks for one.
+    asked = os.environ.get("CC", "").split()[:1]
+    compiler = next(filter(None, map(shutil.which, [*asked, *COMPILERS])), None)
     yield "C compiler", compiler or "none: torch runs the networks, somewhat slower", True
 
 
@@ -65,6 +74,10 @@ def _weights(name: str) -> Iterator[tuple[str, str, bool]]:
     """The packaged weights, and a wave that they must go on with."""
     folder = Path(str(files("llamacast") / "weights" / name))
     try:
+        import numpy as np
+
+        from llamacast.forecaster import load
+
         size = (folder / "model.safetensors").stat().st_size / 1e6
         forecaster = load(name, device="cpu")
         wave = np.sin(np.arange(LENGTH + HORIZON) * 2 * np.pi / 24)

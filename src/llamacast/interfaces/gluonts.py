@@ -60,15 +60,16 @@ class LlamaCastPredictor(Predictor):  # type: ignore[misc]
             DataError: for an entry that has no value at all, an infinite or too large one, several
                 variates, or too short covariates.
         """
-        entries = iter(dataset)
+        entries, asked = iter(dataset), 0
         while part := list(islice(entries, SERIES_TOGETHER)):
             found = self.forecaster.forecast(
-                panel_of(part, self.covariates),
+                panel_of(part, self.covariates, asked),
                 self.prediction_length,
                 num_samples=num_samples,
                 progress=False,
                 **self.options,
             )
+            asked += len(part)
             for entry, samples in zip(part, found.samples, strict=True):
                 yield SampleForecast(
                     samples,  # as they are: float32 ends at 3e38
@@ -117,10 +118,11 @@ class LlamaCastEstimator(Estimator):  # type: ignore[misc]
         return LlamaCastPredictor(self.prediction_length, tuned, self.covariates)
 
 
-def panel_of(entries: Iterable[dict[str, Any]], covariates: bool = False) -> Panel:
-    """GluonTS' entries (`start`, `target`, `item_id`) as a panel, with what is beside them if asked for."""
+def panel_of(entries: Iterable[dict[str, Any]], covariates: bool = False, first: int = 0) -> Panel:
+    """GluonTS' entries (`start`, `target`, `item_id`) as a panel, with what is beside them if asked for;
+    those without a name are called by their numbers, from `first` on."""
     names, values, axes, beside = [], [], [], []
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(entries, start=first):
         name = entry.get("item_id", number)
         target = np.asarray(entry["target"], dtype=np.float64)
         if target.ndim != 1:

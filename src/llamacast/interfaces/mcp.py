@@ -33,7 +33,7 @@ Table = Annotated[
     Field(description="CSV text with a header, or the name of a CSV file in the server's folder."),
 ]
 Horizon = Annotated[int, Field(description="Steps ahead, in the table's own steps.", ge=1)]
-ModelName = Annotated[str, Field(description="cria (the default) or lag-llama.")]
+ModelName = Annotated[str, Field(description="By default the first that the server was given.")]
 Column = Annotated[str | None, Field(description="Leave out to have it found.")]
 
 
@@ -66,7 +66,7 @@ def make_server(models: Mapping[str, PretrainedForecaster], folder: Path) -> MCP
             )
         scores, notes = standing(panel, horizon, {model: chosen(model)}, nonnegative)
         caveats = [*_short(panel), *notes, *found.notes]
-        text = "\n\n".join([_numbers(found), _standing(scores), _caveats(caveats)])
+        text = _joined(_numbers(found), _standing(scores), _caveats(caveats))
         return [text, _picture(found.plot())]
 
     @server.tool(structured_output=False)
@@ -81,7 +81,7 @@ def make_server(models: Mapping[str, PretrainedForecaster], folder: Path) -> MCP
         last windows."""
         panel = _panel(table, folder, horizon, target_column, time_column, id_column)
         scores, notes = standing(panel, horizon, models)
-        return "\n\n".join([_standing(scores), _caveats([*_short(panel), *notes])])
+        return _joined(_standing(scores), _caveats([*_short(panel), *notes]))
 
     @server.tool(structured_output=False)
     def detect(
@@ -148,6 +148,7 @@ def _panel(
             id_column=id_column,
             time_column=time_column,
             target_column=target_column,
+            models=None,
             scores=False,
         )
         return read_table(asked, Limits())
@@ -219,10 +220,17 @@ def _numbers(found: Forecast) -> str:
     return "\n".join(blocks)
 
 
+def _joined(*parts: str) -> str:
+    """Paragraphs, as far as there is something in them."""
+    return "\n\n".join(filter(None, parts))
+
+
 def _standing(scores: list[TableScore]) -> str:
     def told(value: float | None, form: str) -> str:
         return "unknown" if value is None else form.format(value)
 
+    if not scores:
+        return ""
     lines = [
         f"  {one.model}: CRPS {told(one.crps, '{:.2f}')}, MASE {told(one.mase, '{:.2f}')}, "
         f"{told(one.coverage_80, '{:.0f}')} % of values within 80 % intervals"

@@ -102,12 +102,14 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
         return fh.to_relative(self.cutoff).to_numpy().astype(int)
 
     def _forecast(self, fh: Any, beside: pd.DataFrame | None) -> Forecast:
-        y = self.history_
         horizon = int(self._steps(fh).max())
+        y = _in_steps(self.history_)
         frame = pd.DataFrame({"y": y.to_numpy(dtype=np.float64)})
-        future = None
+        future = frequency = None
         if len(y) >= FEWEST_FOR_A_CALENDAR:
             frame.insert(0, "ds", _stamps(y.index))
+            # sktime counts the horizon in the index's own steps.
+            frequency = getattr(y.index, "freqstr", None)
             if self.beside_ is not None:
                 frame = frame.join(_numbered(self.beside_.reindex(y.index)))
                 future = self._ahead(fh, horizon, beside)
@@ -119,6 +121,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
             integer=self.integer,
             seed=self.seed,
             target_column="y",
+            frequency=frequency,
             future_frame=future,
             progress=False,
         )
@@ -142,6 +145,13 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
             {"num_samples": 5, "seed": 1},
             {"num_samples": 3, "nonnegative": True, "integer": True},
         ]
+
+
+def _in_steps(y: pd.Series[Any]) -> pd.Series[Any]:
+    """Whole numbers one by one, as sktime counts them; those that are not there are missing."""
+    if not pd.api.types.is_integer_dtype(y.index.dtype):
+        return y
+    return y.reindex(pd.RangeIndex(int(y.index.min()), int(y.index.max()) + 1))
 
 
 def _stamps(index: pd.Index[Any]) -> pd.Index[Any]:

@@ -57,6 +57,10 @@ ARGUMENT = re.compile(rf"(?<![\w'\"/.])({'|'.join(OPTIONS)})(?![\w'\"/.]*[\w'\"/
 IdColumn = Annotated[Optional[str], typer.Option(help="Column that names the series.")]
 TimeColumn = Annotated[Optional[str], typer.Option(help="Column of dates, or of whole numbers.")]
 TargetColumn = Annotated[Optional[str], typer.Option(help="Column of values to forecast.")]
+GroupColumn = Annotated[
+    Optional[str],
+    typer.Option(help="Column that says which series move together: paths are joint over them."),
+]
 FutureFrame = Annotated[
     Optional[Path],
     typer.Option(help="Table of the horizon's series, times and covariates that are known ahead."),
@@ -83,8 +87,9 @@ def errors_in_one_line(interrupted: str = "nothing was written") -> Iterator[Non
     except Exception as error:
         from llamacast.forecast import CheckpointError, DataError
 
-        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-            refuse(f"{error.name} is missing; pip install 'llamacast[{EXTRAS[error.name]}]'")
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0]
+        if missing in EXTRAS:
+            refuse(f"{missing} is missing; pip install 'llamacast[{EXTRAS[missing]}]'")
         if not isinstance(error, (DataError, CheckpointError, OSError)):
             raise
         message = str(error)

@@ -16,6 +16,7 @@ from llamacast.model.frames import at_tokens
 from llamacast.model.quantiles import Quantiles, level_of
 from llamacast.sampling.decoder import run_context
 from llamacast.sampling.patched import look
+from llamacast.sampling.unchanging import find_unchanging
 
 # Patches at the end of a history whose forecasts, made along the way, tell how errors persist.
 NUM_LOOKED_BACK = 12
@@ -111,6 +112,10 @@ def forecast_quantiles(
     persistence = _persistence(told[:, :back], window, tokens[:, :back], model)
     future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
     quantiles = Quantiles(seen.in_units(future), model.levels.double().cpu())
+    periods = at_tokens(window.periods.lengths, num_tokens.to(hidden.device)[:, None] - 1)
+    stands = find_unchanging(values, observed, periods.squeeze(1).cpu(), horizon)
+    if stands is not None:
+        quantiles = stands.mixed_into(quantiles)
     return Answer(quantiles, persistence.double().cpu(), seen.num_strays)
 
 

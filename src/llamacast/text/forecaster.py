@@ -283,8 +283,8 @@ class TextForecaster:
         num_tail = min(LONGEST_TAIL, int(len(history) * TAIL_SHARE))
         num_known = len(history) - num_tail
         known = np.isfinite(history)
-        judges = known[:num_known].any(axis=0).all() and num_tail >= FEWEST_STEPS
-        judges = judges and known[num_known:].any()
+        judges = bool(known[:num_known].any(axis=0).all() and known[num_known:].any())
+        judges = judges and num_tail >= FEWEST_STEPS
         judges = judges and self._steps_read(history.shape[1]) >= num_tail + FEWEST_STEPS
         if settings.prefers == "first" or len(possible) <= 1 or not judges:
             return (possible or settings.codecs)[0]

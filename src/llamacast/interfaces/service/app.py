@@ -13,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import prometheus_client
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llamacast import __version__
+from llamacast.anomalies import Anomalies
 from llamacast.data.panel import Panel
 from llamacast.forecast import DataError, Forecast
 from llamacast.interfaces.service.finetunes import add_finetunes
@@ -44,6 +44,7 @@ from llamacast.interfaces.service.schema import (
     SeriesEmbedding,
     Usage,
     answer,
+    check_judged,
     check_numbers,
     check_size,
     check_steps,
@@ -134,13 +135,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", tags=["models"], responses={401: REFUSALS[401]})
     def models(who: Caller) -> ModelsResponse:
         """What requests can name."""
-        own = service.jobs.succeeded(who) if service.jobs is not None else []
-        known = [
-            ModelInfo(name=name, trained_on=list(model.training.datasets))
-            for name, model in service.models.items()
-        ]
+        known = service.trained_on(who)
         return ModelsResponse(
-            models=[*known, *(ModelInfo(name=name, trained_on=[]) for name in own)]
+            models=[ModelInfo(name=name, trained_on=list(seen)) for name, seen in known.items()]
         )
 
     @app.post(
@@ -152,8 +149,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def forecast(asked: ForecastRequest, who: Caller) -> Response:
         """Forecast series. The same request has the same answer, to the rounding of float32, whatever
         else is asked at the time."""
-        model = await asyncio.to_thread(service.model, asked.model, who)
-        options = asked.options
+        name, options = service.named(asked.model), asked.options
+        model = await asyncio.to_thread(service.model, name, who)
         quantiles = sorted(set(options.quantiles or DEFAULT_QUANTILES))
         check_size(asked.inputs, options.horizon, len(quantiles), service.limits)
         num_series = sum(one.num_variates for one in asked.inputs)
@@ -173,7 +170,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
         kind = (options.horizon, options.seed, options.nonnegative, options.integer)
         panel = await asyncio.to_thread(panel_of, asked.inputs)
-        found = await service.batcher.ask(who, ("forecast", asked.model, *kind), panel, call)
+        found = await service.batcher.ask(who, ("forecast", name, *kind), panel, call)
         service.series.inc(len(found.ids))
         read = sum(len(one.series) for one in asked.inputs)
         written = len(found.ids) * options.horizon
@@ -181,7 +178,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         told = ForecastResponse.model_construct(
             id=f"forecast-{uuid.uuid4().hex}",
             created_at=int(time.time()),
-            model=asked.model,
+            model=name,
             outputs=[
                 ForecastOutput.model_construct(id=f"output-{uuid.uuid4().hex}", content=content)
             ],
@@ -195,7 +192,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Forecast a CSV as it is, by one or two models, and tell where they stood before."""
         models = {
             name: await asyncio.to_thread(service.model, name, who)
-            for name in dict.fromkeys(asked.models)
+            for name in dict.fromkeys(asked.models or [service.named(None)])
         }
 
         def call() -> TableResponse:
@@ -205,40 +202,50 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
         return await service.batcher.ask_alone(who, call)
 
-    @app.post("/v1/anomalies", tags=["time series"], responses=REFUSALS)
-    async def anomalies(asked: AnomaliesRequest, who: Caller) -> AnomaliesResponse:
+    @app.post(
+        "/v1/anomalies",
+        tags=["time series"],
+        response_model=AnomaliesResponse,
+        responses=REFUSALS,
+    )
+    async def anomalies(asked: AnomaliesRequest, who: Caller) -> Response:
         """Which values are odd, each judged by those before it."""
-        model = await asyncio.to_thread(service.model, asked.model, who)
+        name = service.named(asked.model)
+        model = await asyncio.to_thread(service.model, name, who)
         check_size(asked.inputs, 1, 0, service.limits)
+        check_judged(model, asked.inputs, service.limits)
 
-        def call(panel: Panel) -> pd.DataFrame:
-            found = model.detect(panel, false_alarm_rate=asked.false_alarm_rate, progress=False)
-            return found.to_frame()
+        def call(panel: Panel) -> Anomalies:
+            return model.detect(panel, false_alarm_rate=asked.false_alarm_rate, progress=False)
 
         panel = await asyncio.to_thread(panel_of, asked.inputs)
-        frame = await service.batcher.ask(who, uuid.uuid4(), panel, call)
-        outputs, first = [], 0
-        for name, values in zip(panel.ids, panel.values, strict=True):
-            own = frame.iloc[first : first + len(values)]
-            outputs.append(
-                SeriesAnomalies(
-                    name=name,
-                    probability=[None if p != p else float(p) for p in own.probability],
-                    anomaly=own.anomaly.astype(bool).tolist(),
+        found = await service.batcher.ask(who, uuid.uuid4(), panel, call)
+
+        def told() -> str:
+            outputs = [
+                SeriesAnomalies.model_construct(
+                    name=str(own),
+                    probability=[None if one != one else one for one in probability.tolist()],
+                    anomaly=flags.tolist(),
                 )
-            )
-            first += len(values)
-        return AnomaliesResponse(model=asked.model, outputs=outputs)
+                for own, probability, flags in zip(
+                    found.ids, found.probability, found.flags, strict=True
+                )
+            ]
+            return AnomaliesResponse.model_construct(model=name, outputs=outputs).model_dump_json()
+
+        return Response(await asyncio.to_thread(told), media_type="application/json")
 
     @app.post("/v1/embeddings", tags=["time series"], responses=REFUSALS)
     async def embeddings(asked: PanelRequest, who: Caller) -> EmbeddingsResponse:
         """A vector for each series, that tells its shape and not its size."""
-        model = await asyncio.to_thread(service.model, asked.model, who)
+        named = service.named(asked.model)
+        model = await asyncio.to_thread(service.model, named, who)
         check_size(asked.inputs, 1, 0, service.limits)
         panel = await asyncio.to_thread(panel_of, asked.inputs)
         frame = await service.batcher.ask(who, uuid.uuid4(), panel, model.embed)
         return EmbeddingsResponse(
-            model=asked.model,
+            model=named,
             outputs=[
                 SeriesEmbedding(name=name, vector=[float(one) for one in row])
                 for name, row in zip(panel.ids, frame.to_numpy(), strict=True)

@@ -91,9 +91,9 @@ class Queue:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = threading.Lock()
-        self.connection = sqlite3.connect(folder / DATABASE, timeout=1, check_same_thread=False)
-        self.connection.row_factory = sqlite3.Row
         try:
+            self.connection = sqlite3.connect(folder / DATABASE, timeout=1, check_same_thread=False)
+            self.connection.row_factory = sqlite3.Row
             # The first write takes the file until the process ends, however it ends.
             self.connection.execute("pragma locking_mode = exclusive")
             with self.connection:
@@ -102,9 +102,10 @@ class Queue:
                     "update jobs set status = 'queued' where status = 'running'"
                 )
         except sqlite3.OperationalError as error:
-            raise DataError(
-                f"{folder}: another service keeps its jobs there ({error}); give each its own folder"
-            ) from error
+            why = "another service keeps its jobs there; give each its own folder"
+            if "locked" not in str(error):
+                why = f"{DATABASE} cannot be written there ({error})"
+            raise DataError(f"{folder}: {why}") from error
         except sqlite3.DatabaseError as error:
             raise DataError(f"{folder / DATABASE} is no table of jobs ({error})") from error
 
@@ -191,16 +192,20 @@ class Jobs:
         """Whether nobody works on the queue any more, though jobs are taken."""
         return self.worker is not None and self.worker.done()
 
-    def submit(self, who: str, asked: FinetuneRequest, model: PretrainedForecaster) -> Job:
+    def submit(
+        self, who: str, asked: FinetuneRequest, base: str, model: PretrainedForecaster
+    ) -> Job:
         """Put a job into the queue.
 
         Raises:
             ServiceError: 429, if the caller has too many; 422, if the model has no files.
         """
         with self.submitting:
-            return self._submit(who, asked, model)
+            return self._submit(who, asked, base, model)
 
-    def _submit(self, who: str, asked: FinetuneRequest, model: PretrainedForecaster) -> Job:
+    def _submit(
+        self, who: str, asked: FinetuneRequest, base: str, model: PretrainedForecaster
+    ) -> Job:
         own = self.queue.find("owner = ?", who)
         waiting = sum(job.status not in OVER for job in own)
         if waiting >= self.limits.finetunes_waiting:
@@ -215,7 +220,7 @@ class Jobs:
                 retry_after=60,
             )
         if model.source is None:
-            raise ServiceError(422, f"{asked.model} was not loaded from files", "model")
+            raise ServiceError(422, f"{base} was not loaded from files", "model")
         name = f"ft-{uuid.uuid4().hex[:16]}"
         place = self.folder / name
         place.mkdir()
@@ -224,7 +229,7 @@ class Jobs:
             name,
             who,
             "queued",
-            asked.model,
+            base,
             model.source,
             asked.horizon,
             asked.strategy,

@@ -29,6 +29,10 @@ class Limits:
     """In an answer: series times horizon."""
     steps_of_paths: int = 5_000
     """The same, of a model that draws its paths step after step (Lag-Llama)."""
+    judged: int = 100_000
+    """Points of a request for anomalies; some thirty seconds of a core."""
+    judged_of_paths: int = 20_000
+    """The same, of a model that looks at each step by itself (Lag-Llama)."""
     numbers: int = 2_000_000
     """In an answer: series times horizon times quantiles."""
     waiting: int = 256

@@ -25,10 +25,15 @@ def read_keys(file: Path) -> dict[str, str]:
     """Keys and their owners, a line each: `KEY`, or `OWNER:KEY`. Empty lines and `#` count for nothing.
 
     Raises:
-        DataError: if there is none, or one is too short to be one.
+        DataError: if there is none, one is too short to be one or stands there twice, or the file is no
+            text.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not in UTF-8 ({error.reason}); save it so") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -42,6 +47,8 @@ def read_keys(file: Path) -> dict[str, str]:
             raise DataError(
                 f"{file}, line {number}: a key holds letters, digits and signs of ASCII"
             )
+        if key in found:
+            raise DataError(f"{file}, line {number}: the key stands there twice; give each its own")
         found[key] = owner.strip()
     if not found:
         raise DataError(f"{file} holds no key; write one on each line")
@@ -79,9 +86,13 @@ def run_service(
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = uvicorn.Server(config)
-    tell(f"LlamaCast answers on http://{host}:{port}/ (documentation: /docs); Ctrl-C stops it")
+    # Bound first: the port may be any that is free, or taken.
+    bound = config.bind_socket()
+    place = f"[{host}]" if ":" in host else host
+    address = f"http://{place}:{bound.getsockname()[1]}/"
+    tell(f"LlamaCast answers on {address} (documentation: /docs); Ctrl-C stops it")
     try:
-        server.run()
+        server.run(sockets=[bound])
     finally:
         if service.batcher.busy:
             # The interpreter would wait for a call that nobody waits for any more.

@@ -148,6 +148,14 @@ Levels = Annotated[
 ]
 
 
+ModelName = Annotated[
+    str | None,
+    Field(
+        min_length=1, max_length=100, description="By default the first that the service was given."
+    ),
+]
+
+
 class ForecastOptions(Strict):
     """What is asked."""
 
@@ -177,7 +185,7 @@ class ForecastRequest(Strict):
     """KServe's `POST /v1/timeseries/forecast`."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
-    model: str = Field("cria", min_length=1, max_length=100)
+    model: ModelName = None
     inputs: Inputs
     options: ForecastOptions
     metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
@@ -236,7 +244,7 @@ class ForecastResponse(Strict):
 class PanelRequest(Strict):
     """Series that something else is asked of."""
 
-    model: str = Field("cria", min_length=1, max_length=100)
+    model: ModelName = None
     inputs: Inputs
 
 
@@ -298,14 +306,20 @@ class Problem(BaseModel):
     errors: list[dict[str, str]] | None = None
 
 
-def check_size(inputs: list[SeriesInput], horizon: int, quantiles: int, limits: Limits) -> None:
+def check_size(
+    inputs: list[SeriesInput],
+    horizon: int,
+    quantiles: int,
+    limits: Limits,
+    horizon_field: str = "options.horizon",
+) -> None:
     """Refuse what is beyond the limits, by field."""
     num_series = sum(one.num_variates for one in inputs)
     points = sum(len(_flat(one.series)) for one in inputs)
     for field, found, most in (
         ("inputs", num_series, limits.series),
         ("inputs.series", points, limits.points),
-        ("options.horizon", horizon, limits.horizon),
+        (horizon_field, horizon, limits.horizon),
         ("options.quantiles", quantiles, limits.quantiles),
     ):
         if found > most:
@@ -333,6 +347,24 @@ def check_steps(
             f"{field}: {horizon} steps of {num_series} {what} are too many for {model.name} at a time; "
             f"ask for {most // num_series} at most, or for fewer series",
             field,
+        )
+
+
+def check_judged(model: PretrainedForecaster, inputs: list[SeriesInput], limits: Limits) -> None:
+    """Refuse more points than a model would judge in time.
+
+    Raises:
+        ServiceError: 422, with the field.
+    """
+    slow = isinstance(model, LagLlamaForecaster)
+    most = limits.judged_of_paths if slow else limits.judged
+    points = sum(len(_flat(one.series)) for one in inputs)
+    if points > most:
+        raise ServiceError(
+            422,
+            f"inputs.series: {model.name} judges {most} points at a time, and there are {points}; send "
+            "fewer series, or their last steps only",
+            "inputs.series",
         )
 
 

@@ -76,6 +76,18 @@ class Service:
             "llamacast_waiting", "Requests that wait or are worked on.", registry=registry
         ).set_function(lambda: self.batcher.waiting)
 
+    def named(self, asked: str | None) -> str:
+        """A model by the name that a request gives; without one, the first."""
+        return asked or next(iter(self.models))
+
+    def trained_on(self, who: str) -> dict[str, tuple[str, ...]]:
+        """Models that a caller can name, and the data sets that their weights have seen."""
+        found = {name: model.training.datasets for name, model in self.models.items()}
+        for job in self.jobs.all(who) if self.jobs is not None else []:
+            if job.status == "succeeded":
+                found[job.name] = found.get(job.base, ())
+        return found
+
     def model(self, name: str, who: str) -> PretrainedForecaster:
         """By name; those that a caller has fine-tuned are that caller's alone.
 

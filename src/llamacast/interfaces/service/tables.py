@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from llamacast.data.calendar import parse_frequency
 from llamacast.data.frame import read_panel
 from llamacast.data.panel import Largest, Panel
 from llamacast.data.tables import read_csv_text
@@ -37,8 +38,12 @@ class TableRequest(Strict):
 
     csv: str = Field(min_length=1, description="Text of a CSV with a header, long or wide.")
     horizon: int = Field(ge=1)
-    models: list[str] = Field(
-        default_factory=lambda: ["cria"], min_length=1, max_length=2, fail_fast=True
+    models: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=2,
+        fail_fast=True,
+        description="By default the first that the service was given.",
     )
     id_column: str | None = None
     time_column: str | None = None
@@ -93,6 +98,11 @@ def read_table(asked: TableRequest, limits: Limits) -> Panel:
             mend it.
     """
     _check_text(asked, limits)
+    if asked.frequency:
+        try:
+            parse_frequency(asked.frequency)
+        except DataError as error:
+            raise ServiceError(422, str(error), "frequency") from error
     try:
         frame = read_csv_text(asked.csv, asked.id_column or None)
         return read_panel(
@@ -168,7 +178,20 @@ def check_table(
 def forecast_table(
     asked: TableRequest, panel: Panel, models: Mapping[str, PretrainedForecaster]
 ) -> TableResponse:
-    """All of it; takes seconds where scores are asked for."""
+    """All of it; takes seconds where scores are asked for.
+
+    Raises:
+        ServiceError: 422, if the table cannot be answered.
+    """
+    try:
+        return _forecast_table(asked, panel, models)
+    except DataError as error:
+        raise ServiceError(422, str(error), "csv") from error
+
+
+def _forecast_table(
+    asked: TableRequest, panel: Panel, models: Mapping[str, PretrainedForecaster]
+) -> TableResponse:
     found = {
         name: model.forecast(
             panel,

@@ -44,7 +44,14 @@ function listColumns() {
 
 async function take(file) {
   if (!file) return;
-  at("csv").value = await file.text();
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const mark = bytes[0] === 0xff && bytes[1] === 0xfe ? "utf-16le" : bytes[0] === 0xfe && bytes[1] === 0xff ? "utf-16be" : "utf-8";
+  try {
+    at("csv").value = new TextDecoder(mark, { fatal: true }).decode(bytes);
+  } catch {
+    say(`${file.name} is not written in UTF-8; save it as UTF-8, which Excel calls 'CSV UTF-8'`, true);
+    return;
+  }
   listColumns();
   say(`${file.name} is read; press Forecast`);
 }
@@ -106,7 +113,9 @@ function row(kind, texts) {
 }
 
 const chosen = () => answer.series[Number(at("series").value)];
-const short = (value) => Number(value).toLocaleString(undefined, { maximumSignificantDigits: 5 });
+// As many digits as tell the numbers of a picture apart.
+let digits = 5;
+const short = (value) => Number(value).toLocaleString(undefined, { maximumSignificantDigits: digits });
 
 // About five round numbers between two.
 function roundValues(low, high) {
@@ -127,6 +136,8 @@ function draw() {
   for (const name of names) for (const level of ["0.025", "0.975"]) all.push(...one.forecasts[name].quantiles[level]);
   let low = Math.min(...all), high = Math.max(...all);
   if (low === high) { const reach = Math.max(1, Math.abs(low) * 1e-9); low -= reach; high += reach; }
+  const largest = Math.max(Math.abs(low), Math.abs(high));
+  digits = Math.min(17, Math.max(5, Math.ceil(Math.log10(largest / (high - low))) + 3));
   const pad = 0.05 * (high - low); low -= pad; high += pad;
   // In the screen's own units, so that letters are as large on a phone.
   const chart = at("chart"), width = Math.max(240, chart.getBoundingClientRect().width);
