@@ -130,6 +130,6 @@ def test_columns_of_levels_are_told_apart(forecast, levels):
 
 
 def test_what_it_is_shows_on_one_line(forecast):
-    shown = repr(replace(forecast, notes=("A note.",)))
+    shown = repr(dataclasses.replace(forecast, notes=("A note.",)))
     assert shown.count("\n") == 1
     assert f"{forecast.horizon} steps" in shown

@@ -490,7 +490,7 @@ def _told_of(used: list[str]) -> tuple[str, ...]:
     """In how many series covariates have been found to help."""
     helped = sum(map(bool, used))
     if not helped:
-        return ("covariates: did not help on the last windows of the history, and are left out",)
+        return ("covariates: did not help on windows of the history, and are left out",)
     return (f"covariates: used in {helped} of {len(used)} series, where they helped before",)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import llamacast
-from llamacast.applied.covariates import _designs, _effects_of_windows
+from llamacast.applied.covariates import _backs, _designs, _effects_of_windows
 from llamacast.applied.regression import Design, fit_alone, fit_together
 from llamacast.data.frame import read_panel
 from llamacast.data.panel import Covariates, Panel
@@ -199,3 +199,32 @@ def test_a_covariate_that_never_changes_does_nothing():
     still = Design(values, np.ones((60, 1)), np.array([True]), 0)
     for effects in (fit_alone(still, "levels"), *fit_together([still, still])):
         np.testing.assert_array_equal(effects.mean, np.zeros(60))
+
+
+def test_what_is_rare_is_judged_where_it_was():
+    """A holiday comes once a year, and the last weeks before it tell nothing of what it does."""
+    closed = pytest.importorskip("holidays").country_holidays("DE")
+    days = pd.date_range("2021-01-04", "2023-12-20", freq="D")
+    feasts = [day in closed for day in days.date]
+    rng = np.random.default_rng(0)
+    sold = np.where(feasts, 0.0, 80 + 10 * np.sin(days.dayofweek) + 5 * rng.normal(size=len(days)))
+    table = pd.DataFrame({"ds": days, "y": sold})
+    found = llamacast.load("cria", device="cpu").forecast(table, 7, holidays="DE", nonnegative=True)
+    assert "used in 1 of 1" in found.notes[0]
+    christmas = np.isin(found.index[0].day, [25, 26])
+    assert (found.median[0, christmas] < 20).all()
+    assert (found.median[0, ~christmas] > 50).all()
+
+
+@pytest.mark.parametrize("length", [100, 365])
+def test_windows_that_judge_are_the_last_unless_something_rare_comes(length):
+    beside = np.zeros((length + 7, 2))
+    beside[:, 0] = np.arange(length + 7)
+    assert _backs(beside, length, 7, 4) == [4, 3, 2, 1]
+    beside[length + 3, 1] = 1.0
+    assert _backs(beside, length, 7, 4) == [4, 3, 2, 1]  # it was never before
+    beside[length - 50, 1] = 1.0
+    assert _backs(beside, length, 7, 4) == [8, 3, 2, 1]
+    beside[length - 2, 1] = 1.0
+    assert _backs(beside, length, 7, 4) == [4, 3, 2, 1]
+    assert _backs(beside[-15:], 8, 7, 4) == []

@@ -20,7 +20,7 @@ def test_what_does_not_forecast_is_told_and_what_is_missing_too(monkeypatch):
     def broken(name, device):
         raise CheckpointError("the weights are damaged")
 
-    monkeypatch.setattr(doctor, "load", broken)
+    monkeypatch.setattr("llamacast.forecaster.load", broken)
     monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-library"))
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1

@@ -734,7 +734,7 @@ def test_a_frequency_that_is_none_is_told_by_its_field(client):
 )
 def test_files_of_keys_that_cannot_be_meant_are_refused(tmp_path, content, message):
     (tmp_path / "keys").write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(llamacast.DataError, match=message):
         read_keys(tmp_path / "keys")
     (tmp_path / "keys").write_bytes("\ufeffada:0123456789abcdef".encode())
     assert read_keys(tmp_path / "keys") == {"0123456789abcdef": "ada"}

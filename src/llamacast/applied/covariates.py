@@ -28,6 +28,8 @@ Floats = npt.NDArray[np.float64]
 # Windows of each series, one horizon apart, that a choice is made by; and of all series.
 MOST_ORIGINS, MOST_WINDOWS = 4, 400
 # No window begins in the first part of a series, or after next to nothing.
+# Of a column that is mostly 0, such as a holiday's, the largest share of other values.
+RARE_SHARE = 0.1
 FIRST_SHARE, FEWEST_KNOWN = 0.4, 4
 NUM_SAMPLES = 49
 # Windows that a series' own gain is believed by half, against that of all series.
@@ -128,20 +130,43 @@ def _best(gains: dict[str, Floats], own: npt.NDArray[np.bool_]) -> str:
 
 
 def _origins(panel: Panel, horizon: int) -> Origins:
+    assert panel.covariates is not None
     series, cuts = [], []
     each = max(1, min(MOST_ORIGINS, MOST_WINDOWS // len(panel)))
-    for number, values in enumerate(panel.values):
+    for number, (values, beside) in enumerate(
+        zip(panel.values, panel.covariates.values, strict=True)
+    ):
         known = np.isfinite(values)
-        for back in range(each, 0, -1):
+        for back in _backs(beside, len(values), horizon, each):
             cut = len(values) - back * horizon
-            late = cut >= max(horizon, FIRST_SHARE * len(values))
-            if late and known[:cut].sum() > FEWEST_KNOWN and known[cut : cut + horizon].any():
+            if known[:cut].sum() > FEWEST_KNOWN and known[cut : cut + horizon].any():
                 series.append(number)
                 cuts.append(cut)
     if len(series) > MOST_WINDOWS:
         kept = np.linspace(0, len(series) - 1, MOST_WINDOWS).astype(int)
         series, cuts = [series[n] for n in kept], [cuts[n] for n in kept]
     return Origins(panel, np.array(series, dtype=np.int64), np.array(cuts, dtype=np.int64), horizon)
+
+
+def _backs(beside: Floats, length: int, horizon: int, each: int) -> list[int]:
+    """How many horizons before the end of a series the windows begin that judge its covariates.
+
+    The last ones; but where something rare is to come that none of these has seen, a holiday, half of
+    them are the last that have.
+    """
+    room = int((length - max(horizon, FIRST_SHARE * length)) // horizon)
+    chosen = list(range(1, min(each, room) + 1))
+    there = np.nan_to_num(beside) != 0
+    to_come = there[length : length + horizon].any(axis=0)
+    to_come &= there[:length].mean(axis=0) <= RARE_SHARE
+    has = [
+        bool(there[length - back * horizon :][:horizon, to_come].any())
+        for back in range(1, room + 1)
+    ]
+    if not any(has[: len(chosen)]):
+        alike = [back for back, one in enumerate(has, start=1) if one][: max(1, each // 2)]
+        chosen = [*chosen[: each - len(alike)], *alike]
+    return sorted(chosen, reverse=True)
 
 
 def _effects(designs: Sequence[Design], name: str) -> list[Effects]:
