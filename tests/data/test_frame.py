@@ -280,6 +280,15 @@ def test_numbers_of_rows_name_no_series(long, tmp_path):
     assert len(read_panel(numbered, id_column="id", target_column="sales", frequency="h")) == 96
 
 
+@pytest.mark.parametrize("name", ["part_no", "store_id", "Article Number", "sku"])
+def test_numbers_of_parts_are_no_values(name):
+    table = pd.DataFrame({name: [100206] * 48, "ds": HOURS, "sold": np.arange(48.0)})
+    with pytest.raises(DataError, match=f"'{name}' is called as what tells series apart"):
+        read_panel(table)
+    assert list(read_panel(table, id_column=name, target_column="sold").ids) == [100206]
+    assert len(read_panel(table.rename(columns={name: "NO"}))) == 2
+
+
 def test_switches_do_not_name_series_where_a_time_stands_twice():
     switches = pd.DataFrame({"ds": HOURS, "one": np.arange(48) % 2, "two": np.arange(48) % 3})
     twice = pd.concat([switches, switches.iloc[[5]].assign(one=0, two=1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -45,6 +46,12 @@ NAMES_SHOWN = 8
 """Columns that a message lists before it only counts them."""
 
 _CURRENCY = r"(?:[€$£¥]|EUR|USD|GBP|CHF)"
+_CALLED_LIKE_NAMES = re.compile(
+    r"(?:^|[_\s-])(?:id|number|code|sku|key|nr)$"
+    r"|^(?:account|article|customer|item|part|product|shop|store)[_\s-]?(?:no|num)$",
+    re.IGNORECASE,
+)
+"""What columns of part numbers and the like are called; NO alone is a gas."""
 _NUMBER_IN_TEXT = rf"\s*{_CURRENCY}?\s*[-+(]?\s*\d[\d.,' ]*(?:%|\)|{_CURRENCY})?\s*$"
 
 
@@ -408,6 +415,7 @@ def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None)
     if time is None:
         _refuse_turned(numeric)
     if len(numeric) == 1 or (numeric and identifier is None and len(numeric) == len(others)):
+        _refuse_names(frame, numeric)
         return numeric
     spoilt = [column for column in others if _means_numbers(frame[column])]
     if not numeric and len(spoilt) == 1:
@@ -417,6 +425,17 @@ def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None)
     raise DataError(
         f"cannot tell which column holds the values to forecast ({found}); name it with target_column"
     )
+
+
+def _refuse_names(frame: pd.DataFrame, columns: list[Any]) -> None:
+    """Of several columns of numbers none may be called as what tells series apart is."""
+    for name in columns if len(columns) > 1 else []:
+        whole = (pd.to_numeric(frame[name]).dropna() % 1 == 0).all()
+        if whole and _CALLED_LIKE_NAMES.search(str(name)):
+            raise DataError(
+                f"column {name!r} is called as what tells series apart, and not as values are; name it with "
+                "id_column, or the values with target_column, or drop it"
+            )
 
 
 def _refuse_turned(columns: list[Any]) -> None:
