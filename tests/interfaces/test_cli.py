@@ -144,9 +144,12 @@ def test_pretrain_trains_stops_and_goes_on(run, table, tmp_path):
         """
     )
     common = ("pretrain", tmp_path / "recipe.toml", "--output", tmp_path / "run", "--device", "cpu")
-    assert run(*common).exit_code == 0
+    result = run(*common)
+    assert result.exit_code == 0, result.output
+    assert "begins with weights that are drawn" in result.output
     result = run(*common, "--steps", 3)
     assert result.exit_code == 0, result.output
+    assert "goes on from its checkpoint" in result.output
     assert "step 3" in result.output
     assert "step 2 " not in result.output
     assert (tmp_path / "run" / "loss.png").exists()

@@ -455,12 +455,17 @@ def pretrain(
         from llamacast.training.log import written
         from llamacast.training.pretrain import run_pretraining
         from llamacast.training.recipe import Recipe, read_recipe
+        from llamacast.training.state import has_checkpoint
 
         plan = read_recipe(recipe) if recipe.suffix == ".toml" else Recipe(data=recipe)
         series = data or plan.data
         if series is None:
             refuse(f'{recipe} names no data; add data = "FOLDER", or give --data')
         training = plan.lengthened(steps).training
+        # A run that was stopped before its first checkpoint would begin with others unnoticed.
+        weights = start_from or "weights that are drawn (--start-from takes others)"
+        goes_on = has_checkpoint(output)
+        tell(f"{output} goes on from its checkpoint" if goes_on else f"begins with {weights}")
         progress = run_pretraining(
             series,
             output,

@@ -68,6 +68,11 @@ def _contiguous(module: nn.Module) -> dict[str, Tensor]:
     return {name: weight.contiguous() for name, weight in module.state_dict().items()}
 
 
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a run in a folder goes on, and does not begin."""
+    return bool(_checkpoints(directory))
+
+
 def _checkpoints(directory: Path) -> list[Path]:
     return sorted((directory / CHECKPOINTS).glob("step-*"))
 

@@ -120,7 +120,7 @@ const short = (value) => Number(value).toLocaleString(undefined, { maximumSignif
 // About five round numbers between two.
 function roundValues(low, high) {
   const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5, 10].find((one) => one * power >= rough) || 10);
+  const step = power * ([1, 2, 5, 10].find((one) => one * power >= 0.7 * rough) || 10);
   const first = Math.ceil(low / step) * step, found = [];
   // Counted, since a step may be too small to be seen beside a large value.
   for (let number = 0; number <= 10; number++) {
