@@ -20,7 +20,7 @@ from torch import Tensor
 from llamacast.anomalies import Anomalies
 from llamacast.applied.anomalies import detect
 from llamacast.applied.cria import AppliedCria
-from llamacast.applied.dependence import tie
+from llamacast.applied.dependence import check_ends, tie
 from llamacast.applied.features import FILE as FEATURES_FILE
 from llamacast.applied.features import FeatureHead, Mended
 from llamacast.applied.lag_llama import AppliedLagLlama
@@ -153,6 +153,8 @@ class PretrainedForecaster(ABC):
         if joint not in (True, False, "series"):
             raise DataError(f"joint must be True, False or 'series'; got {joint!r}")
         ties = joint == "series" or (joint and panel.groups is not None)
+        if ties:
+            check_ends(panel)
         request = Request(
             panel,
             horizon,

@@ -8,6 +8,7 @@ are; only which of them make up a path changes, so that their ranks follow a Gau
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +29,30 @@ LARGEST_SCORE = 3.0
 
 
 def tie(network: Applied, panel: Panel, samples: Floats) -> Floats:
-    """Joint samples over the series of each group of a panel, `(series, sample, horizon)`.
+    """Joint samples over the series of each group of a panel, `(series, sample, horizon)`."""
+    found = samples.copy()
+    for members in _members(panel):
+        own = panel.choose(members)
+        found[members] = reorder(samples[members], correlation(past_scores(network, own)))
+    return found
+
+
+def check_ends(panel: Panel) -> None:
+    """Refuse groups that cannot be tied.
 
     Raises:
         DataError: if series of a group do not end at the same time.
     """
-    groups = panel.groups or [0] * len(panel)
-    found = samples.copy()
-    for group in dict.fromkeys(groups):
-        members = [number for number, one in enumerate(groups) if one == group]
-        if len(members) > 1:
-            own = panel.choose(members)
-            _refuse_other_ends(own)
-            found[members] = reorder(samples[members], correlation(past_scores(network, own)))
-    return found
+    for members in _members(panel):
+        _refuse_other_ends(panel.choose(members))
+
+
+def _members(panel: Panel) -> list[list[int]]:
+    """Numbers of the series of each group that has several; without groups all are one."""
+    found: dict[Any, list[int]] = {}
+    for number, group in enumerate(panel.groups or [0] * len(panel)):
+        found.setdefault(group, []).append(number)
+    return [members for members in found.values() if len(members) > 1]
 
 
 def past_scores(network: Applied, panel: Panel) -> pd.DataFrame:
