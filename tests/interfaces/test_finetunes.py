@@ -155,7 +155,7 @@ def test_jobs_are_bounded_in_number_steps_size_and_time(models, tmp_path):
             (asked(horizon=0), "horizon"),
             (asked(strategy="magic"), "strategy"),
             (asked(horizon=70), "inputs"),  # too short
-            (asked(horizon=10**6), "options.horizon"),
+            (asked(horizon=10**6), "horizon"),
             (asked(model="gpt"), "model"),
         ):
             told = client.post(JOBS, json=body, headers=key("a-key-of-another"))

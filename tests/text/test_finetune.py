@@ -1,4 +1,6 @@
 import csv
+import dataclasses
+import json
 import math
 
 import numpy as np
@@ -211,7 +213,10 @@ def test_series_by_which_weights_are_chosen_may_be_others(decoder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"horizon": 0}, "horizon must be at least 1"),
+        ({"horizon": 0}, "horizon must be a whole number of at least 1"),
+        ({"horizon": "5"}, "horizon must be a whole number"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"strategy": "half"}, "lora or full"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"budget": 0.0}, "budget"),
@@ -221,6 +226,11 @@ def test_series_by_which_weights_are_chosen_may_be_others(decoder):
 def test_bad_requests_are_named(changes, message):
     with pytest.raises(DataError, match=message):
         FinetuneConfig(**{"horizon": 4, **changes})
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = FinetuneConfig(horizon=np.int64(4), seed=np.int32(3))
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["seed"] == 3
 
 
 def test_series_that_are_too_short_and_contexts_too_small_are_told(decoder):
