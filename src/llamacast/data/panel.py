@@ -378,7 +378,7 @@ def _refuse_duplicates(
 def _may_repeat(step: np.datetime64) -> bool:
     """Whether clocks may be set back over a time: in the small hours of a Sunday, in spring or autumn."""
     stamp = pd.Timestamp(step)
-    return stamp.dayofweek == SUNDAY and stamp.hour < SMALL_HOURS and stamp.month in CHANGES
+    return stamp.day_of_week == SUNDAY and stamp.hour < SMALL_HOURS and stamp.month in CHANGES
 
 
 SUNDAY, SMALL_HOURS, CHANGES = 6, 4, (3, 4, 9, 10, 11)
