@@ -27,7 +27,7 @@ from llamacast.applied.lag_llama import AppliedLagLlama
 from llamacast.applied.request import Applied, Floats, Request
 from llamacast.attention import Attention
 from llamacast.data.covariates import INPUTS_FILE, CovariateInputs
-from llamacast.data.frame import ColumnNames, read_panel
+from llamacast.data.frame import ColumnNames, read_known_ahead, read_panel
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
 from llamacast.forecast import (
@@ -233,10 +233,7 @@ class PretrainedForecaster(ABC):
             )
         if next(self.model.transformer.blocks.parameters()).dtype != torch.float32:
             raise DataError("fine-tuning needs weights in float32; load them without dtype")
-        panel = read_panel(data, horizon=0, **columns)
-        told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
-        if panel.covariates is not None and not told_ahead:
-            panel = replace(panel, covariates=panel.covariates.all_ahead())
+        panel = read_known_ahead(data, horizon=0, **columns)
         try:
             # These need lightning-fabric.
             from llamacast.adapting.finetuning import adapt
@@ -506,9 +503,10 @@ def _without_spread(panel: Panel, samples: Floats) -> tuple[str, ...]:
             unsure.append(name)
     if not unsure:
         return ()
-    several = f"series {unsure[0]!r}" + (f" and {len(unsure) - 1} more" if unsure[1:] else "")
     told = "nothing is known of how values vary, as there are few and all are alike"
-    return (f"{several}: {told}; that intervals have no width does not mean that they are sure",)
+    return (
+        f"{_first_of(unsure)}: {told}; that intervals have no width does not mean that they are sure",
+    )
 
 
 def _without_strays(panel: Panel, strays: dict[Any, int]) -> tuple[str, ...]:
@@ -540,9 +538,13 @@ def _told_of_history(panel: Panel, horizon: int) -> tuple[str, ...]:
     ):
         names = [panel.ids[number] for number in np.flatnonzero(found).tolist()]
         if names:
-            several = f" and {len(names) - 1} more" if names[1:] else ""
-            notes.append(f"series {names[0]!r}{several}: {told}")
+            notes.append(f"{_first_of(names)}: {told}")
     return tuple(notes)
+
+
+def _first_of(names: list[Any]) -> str:
+    """One of some series, and how many more there are."""
+    return f"series {names[0]!r}" + (f" and {len(names) - 1} more" if names[1:] else "")
 
 
 def _clamp(nonnegative: bool, integer: bool) -> Clamp | None:

@@ -12,7 +12,7 @@ from llamacast.applied.features import LARGEST_ERROR, FeatureHead, moves, newest
 from llamacast.applied.request import Applied, Request
 from llamacast.applied.scores import crps, surely, usual_step
 from llamacast.data.panel import Panel
-from llamacast.data.windows import SHORTEST_HISTORY, Origins
+from llamacast.data.windows import SHORTEST_HISTORY, Origins, evenly
 from llamacast.forecast import Verdict
 from llamacast.training.finetune import Split
 
@@ -92,10 +92,8 @@ def _origins(panel: Panel, parts: Split) -> Origins:
     lowest = np.maximum(lowest, SHORTEST_HISTORY)
     usable = np.flatnonzero(room > lowest)
     each = max(2, MOST_ORIGINS // max(1, len(usable)))
-    most = min(len(usable), MOST_ORIGINS // 2)
     series, cuts = [], []
-    # Of many series some are taken, from all over the table.
-    for number in usable[np.linspace(0, len(usable) - 1, most).astype(np.int64)]:
+    for number in usable[evenly(len(usable), MOST_ORIGINS // 2)]:
         found = np.unique(np.linspace(lowest[number], room[number], each).astype(np.int64))
         observed = np.isfinite(panel.values[number])
         found = found[[observed[:cut].sum() >= SHORTEST_HISTORY for cut in found]]

@@ -20,16 +20,16 @@ from llamacast.applied.request import Applied, Request, Wrapped
 from llamacast.applied.scores import crps, surely, usual_step
 from llamacast.data.calendar import season_candidates
 from llamacast.data.panel import Panel
-from llamacast.data.windows import Origins
+from llamacast.data.windows import Origins, evenly
 from llamacast.sampling.streams import generator
 
 Floats = npt.NDArray[np.float64]
 
 # Windows of each series, one horizon apart, that a choice is made by; and of all series.
 MOST_ORIGINS, MOST_WINDOWS = 4, 400
-# No window begins in the first part of a series, or after next to nothing.
 # Of a column that is mostly 0, such as a holiday's, the largest share of other values.
 RARE_SHARE = 0.1
+# No window begins in the first part of a series, or after next to nothing.
 FIRST_SHARE, FEWEST_KNOWN = 0.4, 4
 NUM_SAMPLES = 49
 # Windows that a series' own gain is believed by half, against that of all series.
@@ -142,10 +142,9 @@ def _origins(panel: Panel, horizon: int) -> Origins:
             if known[:cut].sum() > FEWEST_KNOWN and known[cut : cut + horizon].any():
                 series.append(number)
                 cuts.append(cut)
-    if len(series) > MOST_WINDOWS:
-        kept = np.linspace(0, len(series) - 1, MOST_WINDOWS).astype(int)
-        series, cuts = [series[n] for n in kept], [cuts[n] for n in kept]
-    return Origins(panel, np.array(series, dtype=np.int64), np.array(cuts, dtype=np.int64), horizon)
+    kept = evenly(len(series), MOST_WINDOWS)
+    numbers, places = (np.array(part, dtype=np.int64)[kept] for part in (series, cuts))
+    return Origins(panel, numbers, places, horizon)
 
 
 def _backs(beside: Floats, length: int, horizon: int, each: int) -> list[int]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -159,6 +159,18 @@ def read_panel(
         known = read_covariates(panel, frame, columns, np.concatenate(steps), asked)
         panel = replace(panel, covariates=known)
     return panel if horizon is None else with_future(panel, horizon, asked)
+
+
+def read_known_ahead(
+    data: Table | Panel, *, horizon: int | None = None, **columns: Unpack[ColumnNames]
+) -> Panel:
+    """As `read_panel`, for what is cut into a past and a future that has come: `covariates` are taken as
+    known ahead, unless a `future_frame` says which of them are. A `Panel` comes back as it is."""
+    panel = read_panel(data, horizon=horizon, **columns)
+    told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
+    if panel.covariates is None or told_ahead:
+        return panel
+    return replace(panel, covariates=panel.covariates.all_ahead())
 
 
 def _groups(frame: pd.DataFrame, columns: Columns, panel: Panel, name: str) -> list[Any]:

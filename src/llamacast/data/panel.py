@@ -29,6 +29,10 @@ LEAST_STRAY_STEPS = 1_000
 span it is, comes from a wrong date; rows that are few but honest lie scattered."""
 
 
+# When clocks are set back: a weekday, the hours before this one, some months.
+SUNDAY, SMALL_HOURS, CHANGES = 6, 4, (3, 4, 9, 10, 11)
+
+
 @dataclass(frozen=True)
 class Largest:
     """How much a table may become. It is refused before it is laid out: of strangers' tables, a few
@@ -379,9 +383,6 @@ def _may_repeat(step: np.datetime64) -> bool:
     """Whether clocks may be set back over a time: in the small hours of a Sunday, in spring or autumn."""
     stamp = pd.Timestamp(step)
     return stamp.day_of_week == SUNDAY and stamp.hour < SMALL_HOURS and stamp.month in CHANGES
-
-
-SUNDAY, SMALL_HOURS, CHANGES = 6, 4, (3, 4, 9, 10, 11)
 
 
 def _show(step: Any) -> str:

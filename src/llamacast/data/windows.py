@@ -230,6 +230,11 @@ def rolling_origins(panel: Panel, horizon: int, num_windows: int, step: int) -> 
     return replace(found, series=found.series[order], cuts=found.cuts[order])
 
 
+def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Places of up to `most` of `count` things, from all over them."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class WindowShape:
     """Lengths, in steps, of the windows that a network learns from."""

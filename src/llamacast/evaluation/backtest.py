@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from llamacast.data.calendar import season_length
-from llamacast.data.frame import ColumnNames, read_panel
+from llamacast.data.frame import ColumnNames, read_known_ahead
 from llamacast.data.panel import Panel
 from llamacast.data.tables import Table
 from llamacast.data.windows import Origins, rolling_origins
@@ -133,10 +133,7 @@ def backtest(
     if not isinstance(forecasters.get(REFERENCE, SeasonalNaive()), SeasonalNaive):
         raise DataError(f"{REFERENCE!r} is what others are measured against; name yours otherwise")
     horizon, step = int(horizon), int(step or horizon)
-    panel = read_panel(data, **columns)
-    told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
-    if panel.covariates is not None and not told_ahead:
-        panel = replace(panel, covariates=panel.covariates.all_ahead())
+    panel = read_known_ahead(data, **columns)
     origins = rolling_origins(panel, horizon, num_windows, step)
     entrants = {REFERENCE: SeasonalNaive(season), **forecasters}
     shelf = Shelf(Path(directory), origins, season) if directory is not None else None

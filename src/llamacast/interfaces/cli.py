@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -223,7 +222,7 @@ def backtest(
     with errors_in_one_line("the same command with --output goes on from where it was"):
         check_folder(output, "--output")
         from llamacast.data.arrow import holds_series, read_panels
-        from llamacast.data.frame import read_panel
+        from llamacast.data.frame import read_known_ahead
         from llamacast.data.windows import rolling_origins
         from llamacast.evaluation.backtest import backtest as run_backtest
         from llamacast.evaluation.report import remarks, score_table, summary_table, write_report
@@ -236,7 +235,7 @@ def backtest(
         if holds_series(data):
             panels = read_panels(data)
         else:
-            table = read_panel(
+            table = read_known_ahead(
                 data,
                 id_column=id_column,
                 time_column=time_column,
@@ -247,8 +246,6 @@ def backtest(
                 future_frame=future,
                 holidays=holidays,
             )
-            if table.covariates is not None and future is None:
-                table = replace(table, covariates=table.covariates.all_ahead())
             panels = {data.name.split(".")[0]: table}
         if min(horizon, windows, step or 1) >= 1:  # else the first backtest says so
             for name, panel in panels.items():

@@ -57,7 +57,6 @@ def examine() -> Iterator[tuple[str, str, bool]]:
 
 
 def _devices(torch: Any) -> Iterator[tuple[str, str, bool]]:
-
     given = os.environ.get("OMP_NUM_THREADS")
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
     yield "threads", threads + (f" (OMP_NUM_THREADS={given})" if given else ""), True

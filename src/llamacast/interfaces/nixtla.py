@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from llamacast.data.frame import read_panel
+from llamacast.data.frame import read_known_ahead
 from llamacast.data.panel import Panel
 from llamacast.data.windows import rolling_origins
 from llamacast.forecast import DataError, Forecast, level_name
@@ -99,7 +98,7 @@ class NixtlaForecaster:
         None for `h`. `covariates` are columns of `df` that are known ahead, as those of `X_df` are to
         `forecast`.
         """
-        panel = read_panel(
+        panel = read_known_ahead(
             df,
             id_column=id_col,
             time_column=time_col,
@@ -107,8 +106,6 @@ class NixtlaForecaster:
             frequency=freq,
             covariates=covariates,
         )
-        if panel.covariates is not None:
-            panel = replace(panel, covariates=panel.covariates.all_ahead())
         origins = rolling_origins(panel, h, n_windows, step_size or h)
         found = self.forecaster.forecast(
             origins.histories(slice(None)), h, progress=False, **self.options

@@ -84,12 +84,12 @@ def _at_steps(
     count, exceptions = there.sum(dim=3), other.sum(dim=3)
     of_late = (other & (there.cumsum(dim=3) <= LATEST_SEASONS)).any(dim=3)
     fits = (count >= LATEST_SEASONS) & ~of_late & (exceptions <= MOST_EXCEPTIONS * count)
-    rows, places, numbers = fits.nonzero(as_tuple=True)
+    rows, columns, numbers = fits.nonzero(as_tuple=True)
     # How common the value is in the whole of the row.
     alike = ((values[rows] == value[fits].unsqueeze(1)) & observed[rows]).sum(dim=1)
     share = alike / observed[rows].sum(dim=1)
     surprise = count[fits] * share.log() + periods[rows, numbers].log()
-    fits = fits.index_put((rows, places, numbers), surprise <= math.log(LARGEST_CHANCE))
+    fits = fits.index_put((rows, columns, numbers), surprise <= math.log(LARGEST_CHANCE))
     probability = (count - exceptions + 0.5) / (count + 1.0) * fits
     best = probability.argmax(dim=2, keepdim=True)
     return value.gather(2, best).squeeze(2), probability.gather(2, best).squeeze(2)

@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from llamacast.data.windows import evenly
 from llamacast.forecast import DataError
 from llamacast.text.codec import CodecConfig, fit
 from llamacast.text.flops import forward, shape_of, steps_within, training_step
@@ -203,9 +204,7 @@ def lesson_of(
     judged = [one for one in judged if len(one) >= shortest]
     # What says nothing of its horizon judges nothing.
     judged = [one for one in judged if np.isfinite(one[-config.horizon :]).any()]
-    # Of many some judge, from all over the table.
-    most = min(len(judged), MOST_VALIDATED)
-    judged = [judged[place] for place in np.linspace(0, len(judged) - 1, most).astype(int)]
+    judged = [judged[place] for place in evenly(len(judged), MOST_VALIDATED)]
     if not train or not judged:
         extra = config.horizon if validation is None else 0
         raise DataError(

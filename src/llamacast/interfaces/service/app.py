@@ -149,8 +149,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def forecast(asked: ForecastRequest, who: Caller) -> Response:
         """Forecast series. The same request has the same answer, to the rounding of float32, whatever
         else is asked at the time."""
-        name, options = service.named(asked.model), asked.options
-        model = await asyncio.to_thread(service.model, name, who)
+        name, model = await asyncio.to_thread(service.model, asked.model, who)
+        options = asked.options
         quantiles = sorted(set(options.quantiles or DEFAULT_QUANTILES))
         check_size(asked.inputs, options.horizon, len(quantiles), service.limits)
         num_series = sum(one.num_variates for one in asked.inputs)
@@ -190,10 +190,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/tables/forecast", tags=["tables"], responses=REFUSALS)
     async def forecast_csv(asked: TableRequest, who: Caller) -> TableResponse:
         """Forecast a CSV as it is, by one or two models, and tell where they stood before."""
-        models = {
-            name: await asyncio.to_thread(service.model, name, who)
-            for name in dict.fromkeys(asked.models or [service.named(None)])
-        }
+        asked_for: list[str | None] = list(dict.fromkeys(asked.models or ())) or [None]
+        models = dict([await asyncio.to_thread(service.model, one, who) for one in asked_for])
 
         def call() -> TableResponse:
             panel = read_table(asked, service.limits)
@@ -210,8 +208,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     )
     async def anomalies(asked: AnomaliesRequest, who: Caller) -> Response:
         """Which values are odd, each judged by those before it."""
-        name = service.named(asked.model)
-        model = await asyncio.to_thread(service.model, name, who)
+        name, model = await asyncio.to_thread(service.model, asked.model, who)
         check_size(asked.inputs, 1, 0, service.limits)
         check_judged(model, asked.inputs, service.limits)
 
@@ -239,13 +236,12 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/embeddings", tags=["time series"], responses=REFUSALS)
     async def embeddings(asked: PanelRequest, who: Caller) -> EmbeddingsResponse:
         """A vector for each series, that tells its shape and not its size."""
-        named = service.named(asked.model)
-        model = await asyncio.to_thread(service.model, named, who)
+        model_name, model = await asyncio.to_thread(service.model, asked.model, who)
         check_size(asked.inputs, 1, 0, service.limits)
         panel = await asyncio.to_thread(panel_of, asked.inputs)
         frame = await service.batcher.ask(who, uuid.uuid4(), panel, model.embed)
         return EmbeddingsResponse(
-            model=named,
+            model=model_name,
             outputs=[
                 SeriesEmbedding(name=name, vector=[float(one) for one in row])
                 for name, row in zip(panel.ids, frame.to_numpy(), strict=True)

@@ -72,8 +72,7 @@ def add_finetunes(app: FastAPI, service: Service) -> None:
         if asked.steps > limits.finetune_steps:
             raise ServiceError(422, f"steps may be {limits.finetune_steps} at most", "steps")
         check_size(asked.inputs, asked.horizon, 0, limits, "horizon")
-        base = service.named(asked.model)
-        model = await asyncio.to_thread(service.model, base, who)
+        base, model = await asyncio.to_thread(service.model, asked.model, who)
         panel = await asyncio.to_thread(panel_of, asked.inputs)
         await asyncio.to_thread(_check, panel, asked, limits)
         return _told(await asyncio.to_thread(queue.submit, who, asked, base, model))

@@ -76,10 +76,6 @@ class Service:
             "llamacast_waiting", "Requests that wait or are worked on.", registry=registry
         ).set_function(lambda: self.batcher.waiting)
 
-    def named(self, asked: str | None) -> str:
-        """A model by the name that a request gives; without one, the first."""
-        return asked or next(iter(self.models))
-
     def trained_on(self, who: str) -> dict[str, tuple[str, ...]]:
         """Models that a caller can name, and the data sets that their weights have seen."""
         found = {name: model.training.datasets for name, model in self.models.items()}
@@ -88,17 +84,19 @@ class Service:
                 found[job.name] = found.get(job.base, ())
         return found
 
-    def model(self, name: str, who: str) -> PretrainedForecaster:
-        """By name; those that a caller has fine-tuned are that caller's alone.
+    def model(self, asked: str | None, who: str) -> tuple[str, PretrainedForecaster]:
+        """A name and its model, the first where none is asked for; those that a caller has fine-tuned are
+        that caller's alone.
 
         Raises:
             ServiceError: 404.
         """
+        name = asked or next(iter(self.models))
         if name in self.models:
-            return self.models[name]
+            return name, self.models[name]
         own = self.jobs.succeeded(who) if self.jobs is not None else []
         if self.jobs is not None and name in own:
-            return self.jobs.model(name)
+            return name, self.jobs.model(name)
         known = ", ".join([*self.models, *own])
         raise ServiceError(404, f"there is no model {name!r}; there are {known}", "model")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,15 @@ class TableResponse(Strict):
     notes: list[str]
 
 
+@contextmanager
+def _told_of(field: str) -> Iterator[None]:
+    """What is wrong with the data, by the field of the request that brought them."""
+    try:
+        yield
+    except DataError as error:
+        raise ServiceError(422, str(error), field) from error
+
+
 def read_table(asked: TableRequest, limits: Limits) -> Panel:
     """The panel of a CSV, whose size is told from its text before any of it is read.
 
@@ -98,12 +108,10 @@ def read_table(asked: TableRequest, limits: Limits) -> Panel:
             mend it.
     """
     _check_text(asked, limits)
-    if asked.frequency:
-        try:
+    with _told_of("frequency"):
+        if asked.frequency:
             parse_frequency(asked.frequency)
-        except DataError as error:
-            raise ServiceError(422, str(error), "frequency") from error
-    try:
+    with _told_of("csv"):
         frame = read_csv_text(asked.csv, asked.id_column or None)
         return read_panel(
             frame,
@@ -114,8 +122,6 @@ def read_table(asked: TableRequest, limits: Limits) -> Panel:
             frequency=asked.frequency or None,
             largest=Largest(limits.series, limits.points),
         )
-    except DataError as error:
-        raise ServiceError(422, str(error), "csv") from error
 
 
 def _check_text(asked: TableRequest, limits: Limits) -> None:
@@ -175,6 +181,7 @@ def check_table(
         )
 
 
+@_told_of("csv")
 def forecast_table(
     asked: TableRequest, panel: Panel, models: Mapping[str, PretrainedForecaster]
 ) -> TableResponse:
@@ -183,15 +190,6 @@ def forecast_table(
     Raises:
         ServiceError: 422, if the table cannot be answered.
     """
-    try:
-        return _forecast_table(asked, panel, models)
-    except DataError as error:
-        raise ServiceError(422, str(error), "csv") from error
-
-
-def _forecast_table(
-    asked: TableRequest, panel: Panel, models: Mapping[str, PretrainedForecaster]
-) -> TableResponse:
     found = {
         name: model.forecast(
             panel,
