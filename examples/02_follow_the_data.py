@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import llamacast
+from llamacast.applied.counts import find_counts
 from llamacast.data.frame import read_panel
 from llamacast.data.windows import last_windows
 from llamacast.forecast import Forecast
@@ -73,12 +74,15 @@ draws = uniforms([str(panel.ids[0])], seed=0, num_samples=SAMPLES, horizon=HORIZ
 paths = sample_paths(model, values, observed, calendar, draws)
 show(7, "sample futures", uniforms=draws, paths=paths)
 
+# Pedestrians are counted: what lies between whole numbers never comes.
+counts = find_counts(panel)[first]
 forecast = Forecast(
-    samples=paths.numpy(),
+    samples=np.rint(paths.numpy()) + 0.0 if counts.all() else paths.numpy(),
     ids=panel.ids[first],
     index=[axis.index(len(panel.values[0]), HORIZON)],
     id_column=panel.columns.id,
     time_column=panel.columns.time,
+    whole=counts,
 )
 frame = forecast.to_frame(quantiles=[0.1, 0.5, 0.9])
 show(8, "answer", frame=frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -165,8 +165,9 @@ class Forecast:
     step, and only what is said of single steps holds."""
     notes: Sequence[str] = ()
     """What a user should know of how it was made, in sentences."""
-    whole: bool = False
-    """Whether values are whole numbers, so that quantiles are taken from among them, and not between."""
+    whole: npt.NDArray[np.bool_] | None = None
+    """Of which series values are whole numbers, so that quantiles are taken from among them, and not
+    between; None for none."""
 
     def __repr__(self) -> str:
         """What it is of, not all of it."""
@@ -202,8 +203,11 @@ class Forecast:
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
             raise ValueError(f"quantiles must lie in 0 to 1; got {q}")
-        method: Literal["inverted_cdf", "linear"] = "inverted_cdf" if self.whole else "linear"
-        values = np.moveaxis(np.quantile(self.samples, levels, axis=1, method=method), 0, -1)
+        values = np.moveaxis(np.quantile(self.samples, levels, axis=1), 0, -1)
+        if self.whole is not None and self.whole.any():
+            among = self.samples[self.whole]
+            found = np.quantile(among, levels, axis=1, method="inverted_cdf")
+            values[self.whole] = np.moveaxis(found, 0, -1)
         return values[..., 0] if np.ndim(q) == 0 else values
 
     def interval(self, level: float) -> tuple[Floats, Floats]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from llamacast.anomalies import Anomalies
 from llamacast.applied.anomalies import detect
+from llamacast.applied.counts import find_counts
 from llamacast.applied.cria import AppliedCria
 from llamacast.applied.dependence import check_ends, tie
 from llamacast.applied.features import FILE as FEATURES_FILE
@@ -124,7 +125,8 @@ class PretrainedForecaster(ABC):
                 covariates, whose effects series tell of together.
             context_length: steps to attend to; None takes the model's own.
             nonnegative: no value of a path falls below 0.
-            integer: every value of a path is a whole number.
+            integer: every value of a path is a whole number; those of series that count something (all
+                values are whole, and most came before) are without it, too.
             joint: each sample is one possible future. Without it, samples are quantiles of each
                 step. Cria's are exact. Lag-Llama follows one path along the means: as many times
                 faster as there are samples, but its intervals do not carry uncertainty forward, so
@@ -173,10 +175,12 @@ class PretrainedForecaster(ABC):
         samples = applied.sample(request)
         if ties:
             samples = tie(self._network, panel, samples)
+        counts = find_counts(panel)
+        samples[counts] = np.rint(samples[counts]) + 0.0  # there is no -0
         answer = panel.answer(samples, self.name, bool(joint))
         notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
         notes += _without_strays(panel, strays) + _told_of_history(panel, horizon)
-        return replace(answer, notes=notes, whole=integer)
+        return replace(answer, notes=notes, whole=counts | integer)
 
     def finetune(
         self,

@@ -223,13 +223,15 @@ def _answer(batch: list[Work]) -> list[Any]:
     )
     forecast = batch[0].call(whole)
     ends = np.cumsum([len(work.panel) for work in batch])
+    parts = [slice(end - len(work.panel), end) for work, end in zip(batch, ends, strict=True)]
     return [
         Forecast(
-            forecast.samples[end - len(work.panel) : end],
+            forecast.samples[part],
             work.panel.ids,
-            forecast.index[end - len(work.panel) : end],
+            forecast.index[part],
             model=forecast.model,
             joint=forecast.joint,
+            whole=None if forecast.whole is None else forecast.whole[part],
         )
-        for work, end in zip(batch, ends.tolist(), strict=True)
+        for work, part in zip(batch, parts, strict=True)
     ]
