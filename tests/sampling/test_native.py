@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
 import shutil
 import stat
+import weakref
 
 import pytest
 import torch
@@ -146,13 +149,20 @@ def by_another_parameter(net):
         value.weight = torch.nn.Parameter(2.0 * value.weight.detach())
 
 
+def by_another_module(net):
+    other = copy.deepcopy(net.blocks[0].feedforward.down)
+    other.weight.data.mul_(2.0)
+    net.blocks[0].feedforward.down = other
+
+
 def in_place(net):
     with torch.no_grad():
         net.norm.weight.mul_(2.0)
 
 
 @pytest.mark.parametrize(
-    "change", [in_place, by_data, by_numpy, by_a_fused_optimiser, by_another_parameter]
+    "change",
+    [in_place, by_data, by_numpy, by_a_fused_optimiser, by_another_parameter, by_another_module],
 )
 def test_weights_that_changed_are_read_again(change):
     net = transformer()
@@ -165,6 +175,15 @@ def test_weights_that_changed_are_read_again(change):
         expected = net(tokens, turn, PrefixCache())
         torch.testing.assert_close(run_context(net, tokens, turn), expected, rtol=1e-4, atol=2e-5)
     assert native_weights(net) is not before
+
+
+def test_what_is_known_of_weights_goes_with_them():
+    net = transformer()
+    native_weights(net)
+    gone = weakref.ref(net), weakref.ref(net.norm.weight)
+    del net
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
 
 
 def test_torchs_defaults_change_nothing():

@@ -119,9 +119,9 @@ def make_frames(
         rows = [widest(part).unflatten(1, (-1, length)).sum(dim=2) for part in parts]
         return torch.stack(rows, dim=1)
 
-    def means(sums: Tensor, half_life: int) -> tuple[Tensor, ...]:
+    def means(sums: Tensor, decay: Tensor) -> tuple[Tensor, ...]:
         """Of all parts but the first, which is their weight."""
-        weight, *others = (sums @ _decay(sums.shape[2], half_life, sums)).unbind(dim=1)
+        weight, *others = (sums @ decay).unbind(dim=1)
         return tuple(part / weight.clamp(min=SMALLEST_WEIGHT) for part in others)
 
     known = widest(values).masked_fill(~observed, 0.0)
@@ -129,9 +129,10 @@ def make_frames(
     of_values = summed(observed, known, known.square())
     size = change.abs()
     of_changes = summed(gap > 0, size, size.sqrt(), change, gap)
-    location, square = means(of_values, config.frame_patches)
-    recent = means(of_changes, max(1, config.frame_patches // RECENT))
-    long_term = means(of_changes, config.frame_patches)
+    half_lives = config.frame_patches, max(1, config.frame_patches // RECENT)
+    slow, fast = (_decay(of_values.shape[2], half_life, of_values) for half_life in half_lives)
+    location, square = means(of_values, slow)
+    recent, long_term = means(of_changes, fast), means(of_changes, slow)
     movement = sum(0.5 * mean.sqrt() * root for mean, root, _, _ in (recent, long_term))
     assert isinstance(movement, Tensor)
     trends = [change / gap.clamp(min=1.0) for _, _, change, gap in (recent, long_term)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,8 +18,9 @@ from llamacast.model.periods import Periods
 MOST_GROWTH = 4
 # A spread is told from so many values more than means were taken of.
 FEWEST_FREE = 3
-# So many fit into a processor's cache; sums do not depend on it but for their rounding.
-SEASONS_TOGETHER = 4
+# Of so many tokens seasons fit into a processor's cache.
+TOKENS_TOGETHER = 640
+Part = TypeVar("Part", Frames, Periods)
 # Padding: one step before all others, of which nothing is known.
 ONE_BEFORE = (1, 0)
 
@@ -58,6 +60,31 @@ def gather_seasons(
     config: CriaConfig,
 ) -> SeasonalLags:
     """Look whole periods (of each token) back from each of the steps that each token predicts."""
+    num_series, num_tokens = frames.last_step.shape
+    together = max(1, TOKENS_TOGETHER // num_tokens)
+    if values.device.type != "cpu" or torch.compiler.is_exporting() or num_series <= together:
+        return _gather(values, observed, frames, periods, config)
+    parts = []
+    for first in range(0, num_series, together):
+        rows = slice(first, first + together)
+        some = (values[rows], observed[rows], _of_rows(frames, rows), _of_rows(periods, rows))
+        parts.append(_gather(*some, config))
+    names = [field.name for field in fields(SeasonalLags)]
+    return SeasonalLags(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def _of_rows(part: Part, rows: slice) -> Part:
+    """What a dataclass of tensors holds of some series."""
+    return type(part)(*(getattr(part, field.name)[rows] for field in fields(part)))
+
+
+def _gather(
+    values: Float[Tensor, "series time"],
+    observed: Bool[Tensor, "series time"],
+    frames: Frames,
+    periods: Periods,
+    config: CriaConfig,
+) -> SeasonalLags:
     length, num_tokens = config.patch_length, frames.last_step.shape[1]
     first = torch.arange(1, num_tokens + 1, device=values.device) * length
     steps = (first[:, None] + torch.arange(length, device=values.device))[None, :, :, None]
@@ -68,19 +95,14 @@ def gather_seasons(
     # One further along, behind a step of which nothing is known: what has no past lies there.
     nearest = torch.where(periods.lengths.unsqueeze(2) > 0, steps - num_back * period + 1, 0)
     values, observed = (functional.pad(part, ONE_BEFORE) for part in (values, observed))
-    framed, seen = [], []
-    count = torch.zeros_like(nearest)
-    total = torch.zeros_like(nearest, dtype=torch.float32)
-    for seasons in torch.arange(config.num_seasons, device=values.device).split(SEASONS_TOGETHER):
-        places = (nearest.unsqueeze(4) - seasons * period.unsqueeze(4)).clamp(min=0)
-        there = observed.gather(1, places.flatten(1)).view(places.shape)
-        stood = values.gather(1, places.flatten(1)).view(places.shape)
-        framed.append(frames.to_frame(stood).float() * there)
-        seen.append(there)
-        count += there.sum(dim=4)
-        total += framed[-1].sum(dim=4)
-    mean = total / count.clamp(min=1)
-    latest, latest_seen = framed[0][..., 0], seen[0][..., 0]
+    seasons = torch.arange(config.num_seasons, device=values.device)
+    places = (nearest.unsqueeze(4) - seasons * period.unsqueeze(4)).clamp(min=0)
+    seen = observed.gather(1, places.flatten(1)).view(places.shape)
+    stood = values.gather(1, places.flatten(1)).view(places.shape)
+    framed = frames.to_frame(stood).float() * seen
+    count = seen.sum(dim=4)
+    mean = framed.sum(dim=4) / count.clamp(min=1)
+    latest, latest_seen = framed[..., 0], seen[..., 0]
     grown_seen = latest_seen & growth_seen.unsqueeze(2)
     grown = latest + num_back.clamp(max=MOST_GROWTH) * growth.unsqueeze(2)
     spread, spread_seen = _spread(framed, seen, mean, count)
@@ -98,23 +120,20 @@ def gather_seasons(
 
 
 def _spread(
-    framed: list[Float[Tensor, "series token step period _"]],
-    seen: list[Bool[Tensor, "series token step period _"]],
+    framed: Float[Tensor, "series token step period season"],
+    seen: Bool[Tensor, "series token step period season"],
     mean: Float[Tensor, "series token step period"],
     count: Int[Tensor, "series token step period"],
 ) -> tuple[Float[Tensor, "series token period 2"], Bool[Tensor, "series token period"]]:
     """Deviation of seasons from their mean at each step, with and without each season's own level, and
     where there are values enough to tell it: an analysis of variance with one and two factors."""
     free = (count - 1).clamp(min=0).sum(dim=2)
-    num_levels, as_they_are = torch.zeros_like(free), mean.new_zeros(free.shape)
-    levelled = torch.zeros_like(as_they_are)
-    for values, there in zip(framed, seen, strict=True):
-        apart = (values - mean.unsqueeze(4)) * there
-        of_season = there.sum(dim=2, keepdim=True)
-        level = apart.sum(dim=2, keepdim=True) / of_season.clamp(min=1)
-        num_levels += (of_season > 0).sum(dim=4).squeeze(2)
-        as_they_are += apart.square().sum(dim=(2, 4))
-        levelled += ((apart - level) * there).square().sum(dim=(2, 4))
+    apart = (framed - mean.unsqueeze(4)) * seen
+    of_season = seen.sum(dim=2, keepdim=True)
+    level = apart.sum(dim=2, keepdim=True) / of_season.clamp(min=1)
+    num_levels = (of_season > 0).sum(dim=4).squeeze(2)
+    as_they_are = apart.square().sum(dim=(2, 4))
+    levelled = ((apart - level) * seen).square().sum(dim=(2, 4))
     left = free - (num_levels - 1).clamp(min=0)
     known = left >= FEWEST_FREE
     both = torch.stack([as_they_are, levelled], dim=-1)

@@ -22,8 +22,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -164,25 +167,17 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
     That weights have changed is seen by their versions, or, where torch counts none (changes by
     `.data`, by numpy, by fused optimisers), by a sample of their values.
     """
-    weights = list(transformer.parameters())
-    if not _serves(transformer.config, weights) or not _is_plain(transformer, len(weights)):
-        return None
-    versions = [
-        (weight.data_ptr(), None if weight.is_inference() else weight._version)
-        for weight in weights
-    ]
     known = _KNOWN.get(transformer)
-    if known is None or known.versions != versions or known.changed:
-        # Weights are held, so that no others come to lie where they lay.
-        probes = [weight.detach().view(-1)[::PROBE] for weight in weights]
-        known = _Known(versions, probes, torch.cat(probes), NativeWeights(transformer))
-        _KNOWN[transformer] = known
+    if known is None or known.changed:
+        weights = list(transformer.parameters())
+        if not _serves(transformer.config, weights) or not _is_plain(transformer, len(weights)):
+            return None
+        known = _KNOWN[transformer] = _Known.of(transformer)
     return known.native
 
 
 def _is_plain(transformer: Transformer, num_weights: int) -> bool:
     """Whether nothing, such as an adapter, stands beside the matrices of blocks."""
-    # The few outside them are counted, as to walk through all takes a while.
     outside = (*transformer.embed.parameters(), *transformer.norm.parameters())
     return num_weights - len(outside) == WEIGHTS_PER_BLOCK * len(transformer.blocks)
 
@@ -377,15 +372,46 @@ _KEPT = _Kept()
 
 @dataclass(frozen=True)
 class _Known:
-    versions: object
-    probes: list[Tensor]
-    """Views of the weights, which thus are held."""
-    sample: Tensor
+    """Native weights, and what they were made of: to look whether that is still so takes a tenth of the
+    time that walking through all modules does."""
+
     native: NativeWeights
+    held: list[tuple[dict[str, Any], str, Any]]
+    """Where each module and each weight hangs."""
+    weights: list[Tensor]
+    versions: list[tuple[int, int | None]]
+    probes: list[npt.NDArray[np.float32]]
+    """Views of some of their values."""
+    sample: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, transformer: Transformer) -> _Known:
+        held = [
+            (part, name, one)
+            for module in transformer.modules()
+            for part in (module._modules, module._parameters)
+            for name, one in part.items()
+        ]
+        # They are held, so that no others come to lie where they lay.
+        weights = list(transformer.parameters())
+        probes = [weight.detach().view(-1)[::PROBE].numpy() for weight in weights]
+        native = NativeWeights(transformer)
+        return cls(native, held, weights, _versions(weights), probes, np.concatenate(probes))
 
     @property
     def changed(self) -> bool:
-        return not torch.equal(torch.cat(self.probes), self.sample)
+        return (
+            any(part.get(name) is not one for part, name, one in self.held)
+            or _versions(self.weights) != self.versions
+            or not np.array_equal(np.concatenate(self.probes), self.sample)
+        )
+
+
+def _versions(weights: list[Tensor]) -> list[tuple[int, int | None]]:
+    return [
+        (weight.data_ptr(), None if weight.is_inference() else weight._version)
+        for weight in weights
+    ]
 
 
 _KNOWN: WeakKeyDictionary[Transformer, _Known] = WeakKeyDictionary()
