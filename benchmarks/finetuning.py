@@ -107,7 +107,7 @@ def write(
                 np.log(means.div(means["seasonal-naive"], axis=0)).mean()
             ),
             "average rank": means.rank(axis=1).mean(),
-            "minutes a set": minutes.T.groupby(kinds, sort=False).mean().T.mean(),
+            "minutes a set": minutes[crps.columns].T.groupby(kinds, sort=False).mean().T.mean(),
         }
     ).sort_values("CRPS / zero-shot")
     spread = crps.T.groupby(kinds, sort=False).std().T.div(means)
