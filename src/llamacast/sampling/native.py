@@ -378,7 +378,7 @@ class _Known:
     native: NativeWeights
     held: list[tuple[dict[str, Any], str, Any]]
     """Where each module and each weight hangs."""
-    weights: list[Tensor]
+    weights: Sequence[Tensor]
     versions: list[tuple[int, int | None]]
     probes: list[npt.NDArray[np.float32]]
     """Views of some of their values."""
@@ -407,7 +407,7 @@ class _Known:
         )
 
 
-def _versions(weights: list[Tensor]) -> list[tuple[int, int | None]]:
+def _versions(weights: Sequence[Tensor]) -> list[tuple[int, int | None]]:
     return [
         (weight.data_ptr(), None if weight.is_inference() else weight._version)
         for weight in weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from llamacast.model.cria import Cria, PatchWindow
 from llamacast.model.frames import at_tokens
 from llamacast.model.quantiles import Quantiles, level_of
 from llamacast.sampling.decoder import run_context
+from llamacast.sampling.lines import find_lines
 from llamacast.sampling.patched import look
 from llamacast.sampling.unchanging import find_unchanging
 
@@ -97,6 +98,35 @@ def forecast_quantiles(
     observed one may be any padding. `seasons` are periods that the calendar suggests, in steps; 0
     for none; `covariates` of the history and the horizon.
     """
+    told, periods, strays = _ask(model, values, observed, seasons, horizon, covariates)
+    lines = find_lines(values, observed & ~strays, periods[:, 0])
+    if lines is not None:
+        rows, beside = lines.rows, None if covariates is None else covariates[lines.rows]
+        rest = lines.removed(values), observed[rows], seasons[rows]
+        level, *_ = _ask(model, *rest, horizon, beside)
+        back = lines.put_back(level.quantiles.values, level.quantiles.levels)
+        mostly = torch.where(lines.weight[:, 0] > 0.5, level.persistence, told.persistence[rows])
+        told = Answer(
+            lines.mixed_into(told.quantiles, back),
+            told.persistence.index_copy(0, rows, mostly),
+            told.num_strays,
+        )
+    stands = find_unchanging(values, observed, periods, horizon)
+    if stands is not None:
+        told = replace(told, quantiles=stands.mixed_into(told.quantiles))
+    return told
+
+
+def _ask(
+    model: Cria,
+    values: Float[Tensor, "series history"],
+    observed: Bool[Tensor, "series history"],
+    seasons: Int[Tensor, "series season"],
+    horizon: int,
+    covariates: Float[Tensor, "series longer covariate"] | None,
+) -> tuple[Answer, Int[Tensor, "series period"], Bool[Tensor, "series history"]]:
+    """What the network tells, the periods that it was told at the end of each history, and which values
+    were strays."""
     length = model.config.patch_length
     num_future = -(-horizon // length)
     # The last known patch tells the first of the horizon, so one fewer must be asked for.
@@ -113,10 +143,8 @@ def forecast_quantiles(
     future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
     quantiles = Quantiles(seen.in_units(future), model.levels.double().cpu())
     periods = at_tokens(window.periods.lengths, num_tokens.to(hidden.device)[:, None] - 1)
-    stands = find_unchanging(values, observed, periods.squeeze(1).cpu(), horizon)
-    if stands is not None:
-        quantiles = stands.mixed_into(quantiles)
-    return Answer(quantiles, persistence.double().cpu(), seen.num_strays)
+    answer = Answer(quantiles, persistence.double().cpu(), seen.strays.sum(dim=1))
+    return answer, periods.squeeze(1).cpu(), seen.strays
 
 
 def _persistence(

@@ -22,7 +22,7 @@ class Look:
     """Patches of each history."""
     location: Float[Tensor, "series 1"]
     scale: Float[Tensor, "series 1"]
-    num_strays: Int[Tensor, " series"]
+    strays: Bool[Tensor, "series history"]
     """Values that were taken as missing."""
 
     def in_units(
@@ -52,7 +52,7 @@ def look(
     if covariates is not None:
         beside = _beside(covariates, num_tokens, values, patched, length).to(device)
     window = model.window(patched.to(device), seen.to(device), seasons.to(device), beside)
-    return Look(window, num_tokens, location, scale, strays.sum(dim=1))
+    return Look(window, num_tokens, location, scale, strays)
 
 
 def _beside(
