@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -165,9 +165,9 @@ class Forecast:
     step, and only what is said of single steps holds."""
     notes: Sequence[str] = ()
     """What a user should know of how it was made, in sentences."""
-    whole: npt.NDArray[np.bool_] | None = None
-    """Of which series values are whole numbers, so that quantiles are taken from among them, and not
-    between; None for none."""
+    whole: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, dtype=bool))
+    """Which series' values are whole numbers, so that quantiles are taken from among them, and not
+    between: one answer for each series, or one for all."""
 
     def __repr__(self) -> str:
         """What it is of, not all of it."""
@@ -179,6 +179,7 @@ class Forecast:
             raise ValueError("samples must have the shape (series, sample, horizon)")
         if not len(self.samples) == len(self.ids) == len(self.index):
             raise ValueError("samples, ids and index must describe as many series")
+        object.__setattr__(self, "whole", np.broadcast_to(self.whole, len(self.samples)))
 
     @property
     def horizon(self) -> int:
@@ -203,11 +204,13 @@ class Forecast:
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
             raise ValueError(f"quantiles must lie in 0 to 1; got {q}")
-        values = np.moveaxis(np.quantile(self.samples, levels, axis=1), 0, -1)
-        if self.whole is not None and self.whole.any():
-            among = self.samples[self.whole]
-            found = np.quantile(among, levels, axis=1, method="inverted_cdf")
-            values[self.whole] = np.moveaxis(found, 0, -1)
+        values = np.empty((len(self.samples), self.horizon, len(levels)))
+        kinds: dict[Literal["linear", "inverted_cdf"], npt.NDArray[np.bool_]]
+        kinds = {"linear": ~self.whole, "inverted_cdf": self.whole}
+        for method, rows in kinds.items():
+            if rows.any():
+                found = np.quantile(self.samples[rows], levels, axis=1, method=method)
+                values[rows] = np.moveaxis(found, 0, -1)
         return values[..., 0] if np.ndim(q) == 0 else values
 
     def interval(self, level: float) -> tuple[Floats, Floats]:

@@ -108,7 +108,7 @@ class PretrainedForecaster(ABC):
         seed: int = 0,
         context_length: int | None = None,
         nonnegative: bool = False,
-        integer: bool = False,
+        integer: bool | None = None,
         joint: bool | Literal["series"] = True,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
         progress: bool | None = None,
@@ -125,8 +125,8 @@ class PretrainedForecaster(ABC):
                 covariates, whose effects series tell of together.
             context_length: steps to attend to; None takes the model's own.
             nonnegative: no value of a path falls below 0.
-            integer: every value of a path is a whole number; those of series that count something (all
-                values are whole, and most came before) are without it, too.
+            integer: every value of a path is a whole number, or need not be one. None: in series of counts,
+                where all values are whole and most came before.
             joint: each sample is one possible future. Without it, samples are quantiles of each
                 step. Cria's are exact. Lag-Llama follows one path along the means: as many times
                 faster as there are samples, but its intervals do not carry uncertainty forward, so
@@ -151,7 +151,7 @@ class PretrainedForecaster(ABC):
             context_length = self.model.config.context_length
         check_whole("context_length", context_length, 65536)
         panel = read_panel(data, horizon=horizon, **columns)
-        clamp, used, strays = _clamp(nonnegative, integer), list[str](), dict[Any, int]()
+        clamp, used, strays = _clamp(nonnegative, bool(integer)), list[str](), dict[Any, int]()
         if joint not in (True, False, "series"):
             raise DataError(f"joint must be True, False or 'series'; got {joint!r}")
         ties = joint == "series" or (joint and panel.groups is not None)
@@ -175,12 +175,12 @@ class PretrainedForecaster(ABC):
         samples = applied.sample(request)
         if ties:
             samples = tie(self._network, panel, samples)
-        counts = find_counts(panel)
-        samples[counts] = np.rint(samples[counts]) + 0.0  # there is no -0
+        whole = find_counts(panel) if integer is None else np.full(len(panel), integer)
+        samples[whole] = np.rint(samples[whole]) + 0.0  # there is no -0
         answer = panel.answer(samples, self.name, bool(joint))
         notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
         notes += _without_strays(panel, strays) + _told_of_history(panel, horizon)
-        return replace(answer, notes=notes, whole=counts | integer)
+        return replace(answer, notes=notes, whole=whole)
 
     def finetune(
         self,

@@ -8,6 +8,7 @@ from llamacast.applied.counts import find_counts
 from llamacast.data.frame import read_panel
 
 RNG = np.random.default_rng(0)
+"""For parameters only, which are made once."""
 
 
 @pytest.mark.parametrize(
@@ -24,14 +25,16 @@ RNG = np.random.default_rng(0)
     ],
 )
 def test_counts_are_whole_and_come_again(values, counts):
-    panel = read_panel([np.asarray(values, float), RNG.normal(size=30)])
+    other = np.random.default_rng(1).normal(size=30)
+    panel = read_panel([np.asarray(values, float), other])
     assert find_counts(panel).tolist() == [counts, False]
 
 
 @pytest.mark.parametrize("model", ["cria", "lag-llama"])
 def test_forecasts_of_counts_are_whole_beside_others_that_are_not(model):
     forecaster = llamacast.load(model, device="cpu")
-    counts, other = RNG.poisson(0.7, 120).astype(float), RNG.normal(size=120)
+    rng = np.random.default_rng(0)
+    counts, other = rng.poisson(0.7, 120).astype(float), rng.normal(size=120)
     found = forecaster.forecast([counts, other], 12, num_samples=20, seed=1)
     assert found.whole.tolist() == [True, False]
     levels = found.quantile([0.1, 0.33, 0.5, 0.97])
@@ -42,6 +45,14 @@ def test_forecasts_of_counts_are_whole_beside_others_that_are_not(model):
     np.testing.assert_array_equal(
         found.quantile(0.33)[1], np.quantile(found.samples[1], 0.33, axis=0)
     )
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_who_says_so_has_whole_numbers_or_not(integer):
+    values = np.random.default_rng(0).poisson(0.7, 120).astype(float)
+    found = llamacast.load("cria", device="cpu").forecast(values, 12, integer=integer)
+    assert found.whole.tolist() == [integer]
+    assert (found.samples == found.samples.round()).all() == integer
 
 
 def test_rounding_brings_counts_nearer():

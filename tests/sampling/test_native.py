@@ -177,6 +177,13 @@ def test_weights_that_changed_are_read_again(change):
     assert native_weights(net) is not before
 
 
+def test_what_stands_beside_matrices_is_not_passed_over():
+    net = transformer()
+    assert native_weights(net) is not None
+    net.blocks[0].attention.adapter = torch.nn.Linear(4, 4)
+    assert native_weights(net) is None
+
+
 def test_what_is_known_of_weights_goes_with_them():
     net = transformer()
     native_weights(net)

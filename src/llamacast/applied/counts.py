@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from llamacast.data.panel import Panel
 
-# Values at the end of a series that are looked at, and without so many of which nothing is said.
+# Values at the end of a series that are looked at; fewer than these tell nothing.
 LOOKED_AT, FEWEST = 2048, 8
-# Different ones among them.
+# Of distinct ones among them.
 LARGEST_SHARE = 0.5
 
 

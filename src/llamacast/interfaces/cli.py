@@ -89,8 +89,11 @@ def forecast(
         bool, typer.Option("--nonnegative", help="Nothing falls below 0.")
     ] = False,
     integer: Annotated[
-        bool, typer.Option("--integer", help="All values are whole numbers.")
-    ] = False,
+        Optional[bool],
+        typer.Option(
+            help="All values are whole numbers, or need not be. [default: those of counts]"
+        ),
+    ] = None,
     group_column: GroupColumn = None,
     future: FutureFrame = None,
     covariates: CovariateNames = None,

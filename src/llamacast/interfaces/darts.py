@@ -30,13 +30,13 @@ class LlamaCastModel(GlobalForecastingModel):  # type: ignore[misc]
         self,
         model: str | PretrainedForecaster = "cria",
         nonnegative: bool = False,
-        integer: bool = False,
+        integer: bool | None = None,
     ) -> None:
         """
         Args:
             model: a packaged model, the folder of one, or a forecaster.
             nonnegative: nothing falls below 0.
-            integer: all values are whole numbers.
+            integer: all values are whole numbers, or need not be; None: those of counts.
         """
         super().__init__()
         self.forecaster = load(model) if isinstance(model, str) else model

@@ -24,7 +24,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
     Args:
         model: a packaged model, or the folder of one.
         nonnegative: nothing falls below 0.
-        integer: all values are whole numbers.
+        integer: all values are whole numbers, or need not be; None: those of counts.
         num_samples: paths that quantiles are taken from.
         seed: same seed, same forecast.
 
@@ -61,7 +61,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
         self,
         model: str = "cria",
         nonnegative: bool = False,
-        integer: bool = False,
+        integer: bool | None = None,
         num_samples: int = 100,
         seed: int = 0,
     ) -> None:

@@ -61,7 +61,7 @@ def hindcast_values(
 
     def quantile(asked: Tensor) -> Tensor:
         found = told.quantile(asked.to(device).expand(-1, num_steps))
-        return window.to_values(found.double().cpu()).masked_fill(~enough, torch.nan)
+        return window.to_values(found.cpu().double()).masked_fill(~enough, torch.nan)
 
     return Hindcast(level, quantile)
 
@@ -96,7 +96,7 @@ def hindcast_patches(
         found = told.quantiles[rows, token.clamp(min=0), lead[chosen]]
         there = (token >= 0) & told.tells[rows, token.clamp(min=0)]
         grid[:, chosen] = found.masked_fill(~there.unsqueeze(2), torch.nan)
-    quantiles = Quantiles(grid, model.levels.double().cpu())
+    quantiles = Quantiles(grid, model.levels.cpu().double())
     told_of = ~grid[..., 0].isnan()
 
     def level(asked: Tensor) -> Tensor:
@@ -125,5 +125,5 @@ def _told_patches(
     seen = look(model, values[:, :kept], observed[:, :kept], seasons)
     hidden = run_context(model.transformer, *model.inputs(seen.window))
     outlook = seen.window.outlook
-    framed = outlook.frames.from_frame(model.quantiles(hidden, outlook)).double().cpu()
+    framed = outlook.frames.from_frame(model.quantiles(hidden, outlook)).cpu().double()
     return _Told(seen.in_units(framed), seen.num_tokens, outlook.frames.tells.cpu())

@@ -17,14 +17,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llamacast.model.quantiles import Quantiles
+from llamacast.model.scaling import LAST_PLACES
+from llamacast.sampling.patched import Look
 
 Floats = npt.NDArray[np.float64]
 
+# Values, and of these what a season leaves free, without which a line is chance.
+FEWEST, FEWEST_FREE = 12, 10
+# A share of the variance below which nobody would see a line, and one of the deviation below which what is
+# left is rounding.
+SMALLEST_SHARE, ROUNDING = 0.1, 1e-10
 TINY = 1e-300
-FEWEST = 12
-"""Values without which a line is chance."""
-# A share of the variance below which nobody would see a line, and below which the rest is rounding.
-SMALLEST_SHARE, ROUNDING = 0.1, 1e-20
 # Errors around a line that the series keeps to do not tell the next one's.
 LARGEST_AUTOCORRELATION = 0.3
 # A slope so many times its standard error begins to count, and counts alone.
@@ -43,8 +46,8 @@ class Lines:
     """Standard error of the slope."""
     weight: Float[Tensor, "line 1"]
     """How much the forecast beside the line counts, 0 to 1."""
-    known: Float[Tensor, "line 1"]
-    """Steps that it was fitted to."""
+    since: Float[Tensor, "line 1"]
+    """Steps from the middle of what it was fitted to, where a line turns that errs, to the last."""
 
     def removed(self, values: Float[Tensor, "series time"]) -> Float[Tensor, "line time"]:
         """These rows without their lines, level where their last step is."""
@@ -58,9 +61,8 @@ class Lines:
         ahead = torch.arange(1, quantiles.shape[1] + 1, dtype=quantiles.dtype)
         low, middle, high = ((levels - level).abs().argmin() for level in (0.1, 0.5, 0.9))
         width = (quantiles[..., high] - quantiles[..., low]) / DECILES_APART
-        # A line turns around the middle of what it was fitted to.
-        err = self.error * (ahead + self.known / 2)
-        wider = torch.where(width > 0, (width.square() + err.square()).sqrt() / width, 1.0)
+        err = self.error * (ahead + self.since)
+        wider = torch.where(width > 0, torch.hypot(width, err) / width, 1.0)
         median = quantiles[..., middle, None]
         told = median + (quantiles - median) * wider.unsqueeze(2)
         return told + (self.slope * ahead).unsqueeze(2)
@@ -77,48 +79,63 @@ class Lines:
 def find_lines(
     values: Float[Tensor, "series time"],
     observed: Bool[Tensor, "series time"],
+    seen: Look,
     period: Int[Tensor, " series"],
 ) -> Lines | None:
-    """Rows that keep to a line and a season of `period` steps (0 for none); None where no row does."""
-    # By numpy, which takes a third of the time over so many small sums.
-    there = observed.numpy()
+    """Rows that keep to a line and a season of `period` steps (0 for none); None where no row does.
+
+    `seen` is how they were looked at: what was a stray, and in which units sums and squares stay in range.
+    """
+    # By numpy, which takes less time than torch over so many small sums.
+    scale, location = seen.scale.numpy(), seen.location.numpy()
+    there = (observed & ~seen.strays).numpy() & (scale > 0)
+    unit = np.where(scale > 0, scale, 1.0)
     count = there.sum(axis=1)
     time = np.arange(values.shape[1], dtype=np.float64)
-    at = _centred(time, there, count)
-    level = _centred(np.where(there, values.numpy(), 0.0), there, count)
+    at, middle = _centred(np.broadcast_to(time, there.shape), there, count)
+    level, _ = _centred(np.where(there, (values.numpy() - location) / unit, 0.0), there, count)
     along, of_time, of_level = _dot(at, level), _dot(at, at), _dot(level, level)
-    seen = (along**2 > SMALLEST_SHARE * of_time * of_level) & (count >= FEWEST)
-    rows = np.flatnonzero(seen)
+    rows = np.flatnonzero((along**2 > SMALLEST_SHARE * of_time * of_level) & (count >= FEWEST))
     if not len(rows):
         return None
-    there, count = there[rows], count[rows]
-    at, level, places = _without_season(at[rows], level[rows], there, period.numpy()[rows])
+    there, count, unit = there[rows], count[rows], unit[rows, 0]
+    at, level, phases = _without_season(at[rows], level[rows], there, period.numpy()[rows])
     of_time = np.maximum(_dot(at, at), TINY)
     slope = _dot(at, level) / of_time
     rest = level - slope[:, None] * at
-    left, free = _dot(rest, rest), count - places - 1
-    # Neighbours of what is missing are 0, and add nothing.
-    tie = _dot(rest[:, 1:], rest[:, :-1]) / np.maximum(left, TINY)
-    exact = left <= ROUNDING * of_level[rows]
+    left, free = _dot(rest, rest), count - phases - 1
+    tie = _dot(rest[:, 1:], _last_known(rest, there)[:, :-1]) / np.maximum(left, TINY)
+    last_places = LAST_PLACES * np.finfo(np.float64).eps * np.abs(location[rows, 0]) / unit
+    exact = np.sqrt(left / np.maximum(count, 1)) <= np.maximum(ROUNDING, last_places)
     error = np.where(exact, 0.0, np.sqrt(left / np.maximum(free, 1) / of_time))
-    times = np.abs(slope) / np.maximum(error, TINY)
+    times = np.abs(slope) / np.where(exact, 1.0, error)
     weight = np.log(np.maximum(times, TINY) / BEGINS) / np.log(ALONE / BEGINS)
-    keeps = (weight > 0) & (free >= FEWEST - 2) & (exact | (tie < LARGEST_AUTOCORRELATION))
+    weight = np.where(exact, 1.0, weight.clip(max=1.0))
+    keeps = (weight > 0) & (free >= FEWEST_FREE) & (exact | (tie < LARGEST_AUTOCORRELATION))
     if not keeps.any():
         return None
-    parts = slope, error, weight.clip(max=1.0), count.astype(np.float64)
+    parts = slope * unit, error * unit, weight, time[-1] - middle[rows, 0]
     return Lines(
         torch.from_numpy(rows[keeps]), *(torch.from_numpy(part[keeps, None]) for part in parts)
     )
+
+
+def _last_known(part: Floats, there: npt.NDArray[np.bool_]) -> Floats:
+    """Of each step the last value up to it that is there; 0 before the first."""
+    last = np.maximum.accumulate(np.where(there, np.arange(part.shape[1]), 0), axis=1)
+    return np.take_along_axis(part, last, axis=1)
 
 
 def _dot(one: Floats, other: Floats) -> Floats:
     return np.einsum("st,st->s", one, other)
 
 
-def _centred(part: Floats, there: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> Floats:
-    mean = (part * there).sum(axis=1) / np.maximum(count, 1)
-    return np.where(there, part - mean[:, None], 0.0)
+def _centred(
+    part: Floats, there: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """A part less its mean over what is there, 0 elsewhere; and the mean, `(series, 1)`."""
+    mean = ((part * there).sum(axis=1) / np.maximum(count, 1))[:, None]
+    return np.where(there, part - mean, 0.0), mean
 
 
 def _without_season(

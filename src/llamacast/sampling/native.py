@@ -171,6 +171,7 @@ def native_weights(transformer: Transformer) -> NativeWeights | None:
     if known is None or known.changed:
         weights = list(transformer.parameters())
         if not _serves(transformer.config, weights) or not _is_plain(transformer, len(weights)):
+            _KNOWN.pop(transformer, None)
             return None
         known = _KNOWN[transformer] = _Known.of(transformer)
     return known.native
@@ -372,12 +373,12 @@ _KEPT = _Kept()
 
 @dataclass(frozen=True)
 class _Known:
-    """Native weights, and what they were made of: to look whether that is still so takes a tenth of the
+    """Native weights, and what they were made of: asking whether that still holds takes a tenth of the
     time that walking through all modules does."""
 
     native: NativeWeights
-    held: list[tuple[dict[str, Any], str, Any]]
-    """Where each module and each weight hangs."""
+    held: list[tuple[dict[str, Any], dict[str, Any]]]
+    """What hangs on each module, as it is and as it was: modules and weights by their names."""
     weights: Sequence[Tensor]
     versions: list[tuple[int, int | None]]
     probes: list[npt.NDArray[np.float32]]
@@ -387,10 +388,9 @@ class _Known:
     @classmethod
     def of(cls, transformer: Transformer) -> _Known:
         held = [
-            (part, name, one)
+            (part, dict(part))
             for module in transformer.modules()
             for part in (module._modules, module._parameters)
-            for name, one in part.items()
         ]
         # They are held, so that no others come to lie where they lay.
         weights = list(transformer.parameters())
@@ -401,10 +401,14 @@ class _Known:
     @property
     def changed(self) -> bool:
         return (
-            any(part.get(name) is not one for part, name, one in self.held)
+            any(_differs(now, before) for now, before in self.held)
             or _versions(self.weights) != self.versions
             or not np.array_equal(np.concatenate(self.probes), self.sample)
         )
+
+
+def _differs(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    return len(now) != len(before) or any(now.get(name) is not one for name, one in before.items())
 
 
 def _versions(weights: Sequence[Tensor]) -> list[tuple[int, int | None]]:

@@ -1,4 +1,4 @@
-"""All quantiles of any horizon from one pass of the network, and paths that run through them."""
+"""All quantiles of any horizon from one pass of the network (two beside a line), and paths through them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llamacast.model.cria import Cria, PatchWindow
 from llamacast.model.frames import at_tokens
 from llamacast.model.quantiles import Quantiles, level_of
 from llamacast.sampling.decoder import run_context
-from llamacast.sampling.lines import find_lines
-from llamacast.sampling.patched import look
+from llamacast.sampling.lines import Lines, find_lines
+from llamacast.sampling.patched import Look, look
 from llamacast.sampling.unchanging import find_unchanging
 
 # Patches at the end of a history whose forecasts, made along the way, tell how errors persist.
@@ -73,7 +73,7 @@ def plan_rows(
 
 @dataclass(frozen=True)
 class Answer:
-    """What one pass tells of some series."""
+    """What is told of some series."""
 
     quantiles: Quantiles
     """Values `(series, horizon, level)`, in the units of the data, in float64 on the CPU."""
@@ -98,23 +98,39 @@ def forecast_quantiles(
     observed one may be any padding. `seasons` are periods that the calendar suggests, in steps; 0
     for none; `covariates` of the history and the horizon.
     """
-    told, periods, strays = _ask(model, values, observed, seasons, horizon, covariates)
-    lines = find_lines(values, observed & ~strays, periods[:, 0])
+    asked = values, observed, seasons, horizon
+    told, seen, periods = _ask(model, *asked, covariates)
+    # What covariates foretell is no line, though the history may be one.
+    lines = None if covariates is not None else find_lines(values, observed, seen, periods[:, 0])
     if lines is not None:
-        rows, beside = lines.rows, None if covariates is None else covariates[lines.rows]
-        rest = lines.removed(values), observed[rows], seasons[rows]
-        level, *_ = _ask(model, *rest, horizon, beside)
-        back = lines.put_back(level.quantiles.values, level.quantiles.levels)
-        mostly = torch.where(lines.weight[:, 0] > 0.5, level.persistence, told.persistence[rows])
-        told = Answer(
-            lines.mixed_into(told.quantiles, back),
-            told.persistence.index_copy(0, rows, mostly),
-            told.num_strays,
-        )
+        told = _beside(lines, told, model, *asked)
     stands = find_unchanging(values, observed, periods, horizon)
     if stands is not None:
         told = replace(told, quantiles=stands.mixed_into(told.quantiles))
     return told
+
+
+def _beside(
+    lines: Lines,
+    told: Answer,
+    model: Cria,
+    values: Float[Tensor, "series history"],
+    observed: Bool[Tensor, "series history"],
+    seasons: Int[Tensor, "series season"],
+    horizon: int,
+) -> Answer:
+    """What was told, and beside lines what is told without them."""
+    rows, weight = lines.rows, lines.weight.squeeze(1)
+    without = lines.removed(values), observed[rows], seasons[rows]
+    beside, *_ = _ask(model, *without, horizon, None)
+    onto = lines.put_back(beside.quantiles.values, beside.quantiles.levels)
+    ties = torch.lerp(told.persistence[rows], beside.persistence, weight)
+    strays = told.num_strays[rows].maximum(beside.num_strays)
+    return Answer(
+        lines.mixed_into(told.quantiles, onto),
+        told.persistence.index_copy(0, rows, ties),
+        told.num_strays.index_copy(0, rows, strays),
+    )
 
 
 def _ask(
@@ -124,9 +140,9 @@ def _ask(
     seasons: Int[Tensor, "series season"],
     horizon: int,
     covariates: Float[Tensor, "series longer covariate"] | None,
-) -> tuple[Answer, Int[Tensor, "series period"], Bool[Tensor, "series history"]]:
-    """What the network tells, the periods that it was told at the end of each history, and which values
-    were strays."""
+) -> tuple[Answer, Look, Int[Tensor, "series period"]]:
+    """What the network tells, how it looked at the histories, and the periods that it was told at their
+    ends."""
     length = model.config.patch_length
     num_future = -(-horizon // length)
     # The last known patch tells the first of the horizon, so one fewer must be asked for.
@@ -140,11 +156,11 @@ def _ask(
     framed = model.quantiles(at_tokens(hidden, chosen), outlook)
     told = outlook.frames.from_frame(framed)
     persistence = _persistence(told[:, :back], window, tokens[:, :back], model)
-    future = told[:, back:].flatten(1, 2)[:, :horizon].double().cpu()
-    quantiles = Quantiles(seen.in_units(future), model.levels.double().cpu())
+    future = told[:, back:].flatten(1, 2)[:, :horizon].cpu().double()
+    quantiles = Quantiles(seen.in_units(future), model.levels.cpu().double())
     periods = at_tokens(window.periods.lengths, num_tokens.to(hidden.device)[:, None] - 1)
-    answer = Answer(quantiles, persistence.double().cpu(), seen.strays.sum(dim=1))
-    return answer, periods.squeeze(1).cpu(), seen.strays
+    answer = Answer(quantiles, persistence.cpu().double(), seen.strays.sum(dim=1))
+    return answer, seen, periods.squeeze(1).cpu()
 
 
 def _persistence(

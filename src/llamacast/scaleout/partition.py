@@ -44,7 +44,7 @@ class FrameForecaster:
     seed: int = 0
     context_length: int | None = None
     nonnegative: bool = False
-    integer: bool = False
+    integer: bool | None = None
     id_column: str | None = None
     time_column: str | None = None
     target_column: str | None = None

@@ -231,7 +231,7 @@ def _answer(batch: list[Work]) -> list[Any]:
             forecast.index[part],
             model=forecast.model,
             joint=forecast.joint,
-            whole=None if forecast.whole is None else forecast.whole[part],
+            whole=forecast.whole[part],
         )
         for work, part in zip(batch, parts, strict=True)
     ]

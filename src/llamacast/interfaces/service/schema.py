@@ -163,7 +163,9 @@ class ForecastOptions(Strict):
     quantiles: Levels | None = Field(None, description="Between 0 and 1; by default 0.1, 0.5, 0.9.")
     seed: int = Field(0, ge=0, lt=2**31)
     nonnegative: bool = False
-    integer: bool = False
+    integer: bool | None = Field(
+        None, description="Whole numbers, or not; by default where a series counts something."
+    )
 
 
 EXAMPLE: dict[str, Any] = {
