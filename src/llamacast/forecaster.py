@@ -175,8 +175,10 @@ class PretrainedForecaster(ABC):
         samples = applied.sample(request)
         if ties:
             samples = tie(self._network, panel, samples)
-        whole = find_counts(panel) if integer is None else np.full(len(panel), integer)
-        samples[whole] = np.rint(samples[whole]) + 0.0  # there is no -0
+        whole = np.full(len(panel), bool(integer))  # those are rounded by the clamp
+        if integer is None:
+            whole = find_counts(panel)
+            samples[whole] = np.rint(samples[whole]) + 0.0  # there is no -0
         answer = panel.answer(samples, self.name, bool(joint))
         notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
         notes += _without_strays(panel, strays) + _told_of_history(panel, horizon)

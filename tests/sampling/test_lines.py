@@ -148,12 +148,14 @@ def test_a_slope_that_may_err_widens_and_keeps_medians():
     lines = lines_of(seasonal(8.0, 0.3))
     levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     told = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64).expand(1, HORIZON, 3)
-    back = lines.put_back(told, levels)
+    level = Quantiles(told, levels)
+    beside = lines.put_back(level)
+    back = beside.values
     np.testing.assert_allclose(back[0, :, 1], lines.slope.item() * np.arange(1, HORIZON + 1))
     width = back[0, :, 2] - back[0, :, 0]
     assert (width.diff() > 0).all()
     assert width[0] > 2
-    mixed = lines.mixed_into(Quantiles(told, levels), back).values
+    mixed = lines.mixed_into(level, beside).values
     share = lines.weight.item()
     np.testing.assert_allclose(mixed, (1 - share) * told + share * back)
 

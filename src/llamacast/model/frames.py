@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from llamacast.model.config import CriaConfig
 from llamacast.model.running import running_most
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # A frame's scale below this share of its location, or movement of its scale, is rounding.
 SMALLEST_SHARE = 1e-6
@@ -53,7 +57,7 @@ class Frames:
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> Frames:
         """The frames of some tokens of each row."""
-        return Frames(*all_at_tokens([getattr(self, one.name) for one in fields(self)], tokens))
+        return Frames(*all_at_tokens(tensors_of(self), tokens))
 
     @property
     def tells(self) -> Bool[Tensor, "series token"]:
@@ -71,6 +75,11 @@ class Frames:
 
     def from_frame(self, framed: Float[Tensor, "series token *rest"]) -> Tensor:
         return framed * _along(self.scale, framed) + _along(self.location, framed)
+
+
+def tensors_of(part: DataclassInstance) -> list[Tensor]:
+    """What a dataclass of tensors holds, in its order."""
+    return [getattr(part, field.name) for field in fields(part)]
 
 
 def _along(part: Float[Tensor, "series token"], values: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch.nn import functional
 
 # Beyond the outer levels tails fall exponentially; this bounds how far out a level may be asked.
 SMALLEST_LEVEL = 1e-6
+# Levels whose quantiles tell how wide a distribution is.
+WIDTH_LEVELS = (0.1, 0.9)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ class Quantiles:
         beyond = values[..., -1:] + upper * ((1 - known[-1]) / (1 - level)).log()
         between = torch.where(level < known[0], below, between)
         return torch.where(level > known[-1], beyond, between)
+
+    @property
+    def width(self) -> Float[Tensor, "*batch"]:
+        """From the 10 per cent quantile, or the known one nearest to it, to that of 90 per cent."""
+        low, high = ((self.levels - level).abs().argmin() for level in WIDTH_LEVELS)
+        return self.values[..., high] - self.values[..., low]
 
     @property
     def tails(self) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:

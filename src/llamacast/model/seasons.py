@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llamacast.model.config import CriaConfig
-from llamacast.model.frames import Frames, all_at_tokens, widest
+from llamacast.model.frames import Frames, all_at_tokens, tensors_of, widest
 from llamacast.model.periods import Periods
 
 # Growth goes on for so many periods; what lies beyond is the network's.
@@ -48,8 +48,7 @@ class SeasonalLags:
 
     def choose(self, tokens: Int[Tensor, "series chosen"]) -> SeasonalLags:
         """The lags of some tokens of each row."""
-        parts = [getattr(self, field.name) for field in fields(self)]
-        return SeasonalLags(*all_at_tokens(parts, tokens))
+        return SeasonalLags(*all_at_tokens(tensors_of(self), tokens))
 
 
 def gather_seasons(
@@ -68,14 +67,13 @@ def gather_seasons(
     for first in range(0, num_series, together):
         rows = slice(first, first + together)
         some = (values[rows], observed[rows], _of_rows(frames, rows), _of_rows(periods, rows))
-        parts.append(_gather(*some, config))
-    names = [field.name for field in fields(SeasonalLags)]
-    return SeasonalLags(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        parts.append(tensors_of(_gather(*some, config)))
+    return SeasonalLags(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def _of_rows(part: Part, rows: slice) -> Part:
     """What a dataclass of tensors holds of some series."""
-    return type(part)(*(getattr(part, field.name)[rows] for field in fields(part)))
+    return type(part)(*(tensor[rows] for tensor in tensors_of(part)))
 
 
 def _gather(

@@ -54,25 +54,21 @@ class Lines:
         ago = torch.arange(values.shape[1] - 1, -1, -1, dtype=values.dtype)
         return values[self.rows] + self.slope * ago
 
-    def put_back(
-        self, quantiles: Float[Tensor, "line step level"], levels: Float[Tensor, " level"]
-    ) -> Float[Tensor, "line step level"]:
+    def put_back(self, quantiles: Quantiles) -> Quantiles:
         """What is told of the rows without their lines, onto these, and wider by what a slope may err."""
-        ahead = torch.arange(1, quantiles.shape[1] + 1, dtype=quantiles.dtype)
-        low, middle, high = ((levels - level).abs().argmin() for level in (0.1, 0.5, 0.9))
-        width = (quantiles[..., high] - quantiles[..., low]) / DECILES_APART
+        values, levels = quantiles.values, quantiles.levels
+        ahead = torch.arange(1, values.shape[1] + 1, dtype=values.dtype)
+        width = quantiles.width / DECILES_APART
         err = self.error * (ahead + self.since)
         wider = torch.where(width > 0, torch.hypot(width, err) / width, 1.0)
-        median = quantiles[..., middle, None]
-        told = median + (quantiles - median) * wider.unsqueeze(2)
-        return told + (self.slope * ahead).unsqueeze(2)
+        median = values[..., (levels - 0.5).abs().argmin(), None]
+        told = median + (values - median) * wider.unsqueeze(2)
+        return Quantiles(told + (self.slope * ahead).unsqueeze(2), levels)
 
-    def mixed_into(
-        self, quantiles: Quantiles, beside: Float[Tensor, "line step level"]
-    ) -> Quantiles:
+    def mixed_into(self, quantiles: Quantiles, beside: Quantiles) -> Quantiles:
         """Quantiles of all rows, those of these rows averaged with what is told beside the lines."""
         weight = self.weight.unsqueeze(2)
-        mixed = quantiles.values[self.rows] * (1 - weight) + weight * beside
+        mixed = quantiles.values[self.rows] * (1 - weight) + weight * beside.values
         return Quantiles(quantiles.values.index_copy(0, self.rows, mixed), quantiles.levels)
 
 
@@ -93,7 +89,7 @@ def find_lines(
     count = there.sum(axis=1)
     time = np.arange(values.shape[1], dtype=np.float64)
     at, middle = _centred(np.broadcast_to(time, there.shape), there, count)
-    level, _ = _centred(np.where(there, (values.numpy() - location) / unit, 0.0), there, count)
+    level, _ = _centred((values.numpy() - location) / unit, there, count)
     along, of_time, of_level = _dot(at, level), _dot(at, at), _dot(level, level)
     rows = np.flatnonzero((along**2 > SMALLEST_SHARE * of_time * of_level) & (count >= FEWEST))
     if not len(rows):
@@ -134,7 +130,7 @@ def _centred(
     part: Floats, there: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
     """A part less its mean over what is there, 0 elsewhere; and the mean, `(series, 1)`."""
-    mean = ((part * there).sum(axis=1) / np.maximum(count, 1))[:, None]
+    mean = (np.where(there, part, 0.0).sum(axis=1) / np.maximum(count, 1))[:, None]
     return np.where(there, part - mean, 0.0), mean
 
 

@@ -24,8 +24,6 @@ NUM_LOOKED_BACK = 12
 # A tie of successive errors that is assumed before any were seen, and how many it is worth.
 USUAL_PERSISTENCE, PAIRS_ASSUMED = 0.7, 20.0
 LARGEST_SURPRISE = 3.0
-# A level so far within the quantiles tells how wide they are: 10 and 90 per cent.
-WIDTH_LEVELS = (0.1, 0.9)
 
 # Tokens that go through the network together on the CPU, and about what each needs in memory; about
 # what each number drawn does.
@@ -123,11 +121,10 @@ def _beside(
     rows, weight = lines.rows, lines.weight.squeeze(1)
     without = lines.removed(values), observed[rows], seasons[rows]
     beside, *_ = _ask(model, *without, horizon, None)
-    onto = lines.put_back(beside.quantiles.values, beside.quantiles.levels)
     ties = torch.lerp(told.persistence[rows], beside.persistence, weight)
     strays = told.num_strays[rows].maximum(beside.num_strays)
     return Answer(
-        lines.mixed_into(told.quantiles, onto),
+        lines.mixed_into(told.quantiles, lines.put_back(beside.quantiles)),
         told.persistence.index_copy(0, rows, ties),
         told.num_strays.index_copy(0, rows, strays),
     )
@@ -200,11 +197,8 @@ def _persistence(
 def step_ratios(quantiles: Quantiles) -> Float[Tensor, "*batch step"]:
     """How wide quantiles have been up to the step before, as a share of how wide they have been up to
     this one; 0 at the first. A step that is surer than others forgets nothing."""
-    levels = quantiles.levels
-    low, high = ((levels - level).abs().argmin() for level in WIDTH_LEVELS)
-    width = quantiles.values[..., high] - quantiles.values[..., low]
+    width = quantiles.width.cummax(dim=-1).values
     tiny = torch.finfo(width.dtype).tiny
-    width = width.cummax(dim=-1).values
     ratio = width[..., :-1] / width[..., 1:].clamp(min=tiny)
     return torch.nn.functional.pad(ratio, (1, 0)).clamp(max=1.0)
 
