@@ -18,6 +18,7 @@ from llamacast.data.corpora import Corpus, read_corpus
 from llamacast.training.recipe import read_recipe
 
 FEWEST_SERIES = 5
+SETS = "m1,m3,tourism_comp"
 
 
 def to_frame(corpus: Corpus, rows: np.ndarray) -> pd.DataFrame:
@@ -31,28 +32,38 @@ def to_frame(corpus: Corpus, rows: np.ndarray) -> pd.DataFrame:
     )
 
 
+def held_out(recipe: Path, data: Path | None, sets: str) -> dict[str, tuple[pd.DataFrame, int]]:
+    """Series that are held back whole, and of how many, by data set and frequency; of all data sets where
+    `sets` names none."""
+    plan = read_recipe(recipe)
+    corpus = read_corpus(data or plan.data)
+    held_back = corpus.train_lengths(plan.training.hold_out) == 0
+    units = np.array([frequency.unit for frequency in corpus.frequencies])
+    found = {}
+    for name in sets.split(",") if sets else corpus.datasets:
+        own = corpus.dataset_of == list(corpus.datasets).index(name)
+        for unit in np.unique(units[own]):
+            rows = np.flatnonzero(own & held_back & (units == unit))
+            if len(rows) >= FEWEST_SERIES:
+                found[f"{name}_{unit}"] = to_frame(corpus, rows), int(np.sum(own & (units == unit)))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--data", type=Path, help="in place of the recipe's")
-    parser.add_argument("--sets", default="m1,m3,tourism_comp", help="data sets, with commas")
+    parser.add_argument("--sets", default=SETS, help="data sets, with commas")
     arguments = parser.parse_args()
 
-    recipe = read_recipe(arguments.recipe)
-    corpus = read_corpus(arguments.data or recipe.data)
-    held_back = corpus.train_lengths(recipe.training.hold_out) == 0
-    units = np.array([frequency.unit for frequency in corpus.frequencies])
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name in arguments.sets.split(","):
-        own = corpus.dataset_of == list(corpus.datasets).index(name)
-        for unit in np.unique(units[own]):
-            rows = np.flatnonzero(own & held_back & (units == unit))
-            if len(rows) < FEWEST_SERIES:
-                continue
-            path = arguments.output / f"{name}_{unit}.parquet"
-            to_frame(corpus, rows).to_parquet(path)
-            print(f"{path}: {len(rows)} of {np.count_nonzero(own & (units == unit))} series")
+    for name, (frame, num_all) in held_out(
+        arguments.recipe, arguments.data, arguments.sets
+    ).items():
+        path = arguments.output / f"{name}.parquet"
+        frame.to_parquet(path)
+        print(f"{path}: {len(frame)} of {num_all} series")
 
 
 if __name__ == "__main__":

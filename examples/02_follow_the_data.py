@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from llamacast.applied.counts import find_counts
 
 import llamacast
-from llamacast.applied.counts import find_counts
 from llamacast.data.frame import read_panel
 from llamacast.data.windows import last_windows
 from llamacast.forecast import Forecast

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from llamacast.anomalies import Anomalies
 from llamacast.applied.anomalies import detect
-from llamacast.applied.counts import find_counts
 from llamacast.applied.cria import AppliedCria
 from llamacast.applied.dependence import check_ends, tie
 from llamacast.applied.features import FILE as FEATURES_FILE
 from llamacast.applied.features import FeatureHead, Mended
 from llamacast.applied.lag_llama import AppliedLagLlama
 from llamacast.applied.request import Applied, Floats, Request
+from llamacast.applied.support import find_support
 from llamacast.attention import Attention
 from llamacast.data.covariates import INPUTS_FILE, CovariateInputs
 from llamacast.data.frame import ColumnNames, read_known_ahead, read_panel
@@ -107,7 +107,7 @@ class PretrainedForecaster(ABC):
         num_samples: int = 100,
         seed: int = 0,
         context_length: int | None = None,
-        nonnegative: bool = False,
+        nonnegative: bool | None = None,
         integer: bool | None = None,
         joint: bool | Literal["series"] = True,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
@@ -124,7 +124,8 @@ class PretrainedForecaster(ABC):
             seed: same seed and same series name, same paths, whatever else is in the data; but with
                 covariates, whose effects series tell of together.
             context_length: steps to attend to; None takes the model's own.
-            nonnegative: no value of a path falls below 0.
+            nonnegative: no value of a path falls below 0, or some may. None: none does in series that have
+                been at 0 again and again, and never below.
             integer: every value of a path is a whole number, or need not be one. None: in series of counts,
                 where all values are whole and most came before.
             joint: each sample is one possible future. Without it, samples are quantiles of each
@@ -151,7 +152,8 @@ class PretrainedForecaster(ABC):
             context_length = self.model.config.context_length
         check_whole("context_length", context_length, 65536)
         panel = read_panel(data, horizon=horizon, **columns)
-        clamp, used, strays = _clamp(nonnegative, bool(integer)), list[str](), dict[Any, int]()
+        clamp = _clamp(bool(nonnegative), bool(integer))
+        used, strays = list[str](), dict[Any, int]()
         if joint not in (True, False, "series"):
             raise DataError(f"joint must be True, False or 'series'; got {joint!r}")
         ties = joint == "series" or (joint and panel.groups is not None)
@@ -175,14 +177,12 @@ class PretrainedForecaster(ABC):
         samples = applied.sample(request)
         if ties:
             samples = tie(self._network, panel, samples)
-        whole = np.full(len(panel), bool(integer))  # those are rounded by the clamp
-        if integer is None:
-            whole = find_counts(panel)
-            samples[whole] = np.rint(samples[whole]) + 0.0  # there is no -0
+        support = find_support(panel, nonnegative, integer)
+        support.project(samples)
         answer = panel.answer(samples, self.name, bool(joint))
         notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
         notes += _without_strays(panel, strays) + _told_of_history(panel, horizon)
-        return replace(answer, notes=notes, whole=whole)
+        return replace(answer, notes=notes, whole=support.whole)
 
     def finetune(
         self,

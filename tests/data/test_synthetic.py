@@ -37,6 +37,8 @@ from llamacast.data.synthetic.seasonal import calendar_season, look_up, profiles
 from llamacast.data.synthetic.steady import _seasons as seasons_of_steady
 from llamacast.data.synthetic.stochastic import mean_reversion
 from llamacast.data.synthetic.working_week import _kinds_of_days as kinds_of_days
+from llamacast.data.synthetic.yearly_events import _of_the_year as of_the_year
+from llamacast.data.synthetic.yearly_events import _over_steps as over_steps
 from llamacast.forecast import DataError
 
 REAL = [np.sin(np.arange(400) / 5) + 2, np.arange(900.0), np.r_[np.full(30, np.nan), np.ones(9)]]
@@ -49,7 +51,7 @@ def rng():
 
 @pytest.fixture(scope="module")
 def many():
-    return synthesise(1400, seed=3, longest=700, real=REAL)
+    return synthesise(1600, seed=3, longest=700, real=REAL)
 
 
 def axes_of(frequency, num_series, length, start="2024-01-01"):
@@ -67,7 +69,7 @@ def test_same_seed_same_numbers():
 
 
 def test_families_share_evenly(many):
-    assert set(Counter(one.family for one in many).values()) == {1400 // len(FAMILIES)}
+    assert set(Counter(one.family for one in many).values()) == {1600 // len(FAMILIES)}
     assert list(dict.fromkeys(one.family for one in many)) == list(FAMILIES)
     counts = Counter(one.family for one in synthesise(25, 0, 100))
     assert set(counts) == set(MADE_UP)
@@ -296,6 +298,43 @@ def test_days_of_a_week_are_of_their_kind_but_for_holidays_which_are_as_sundays(
     others = weeks != usual
     assert (weeks == usual[..., 6:])[others].all()
     assert 0.2 < others.any(axis=(1, 2)).mean() < 0.6
+
+
+def test_a_years_events_come_again_on_their_dates_larger_or_smaller(rng):
+    factors = np.log(of_the_year(rng, axes_of("D", 200, 2 * 365, start="2022-01-01")))
+    assert (np.abs(factors).max(axis=1) > 0.1).mean() > 0.8
+    first, second = factors[:, :365], factors[:, 365:]
+    ratio = (first * second).sum(axis=1) / (first**2).sum(axis=1)
+    np.testing.assert_allclose(second, first * ratio[:, None], atol=1e-9)
+    assert 0.05 < np.std(ratio) < 0.5
+
+
+def test_a_step_of_a_week_has_the_mean_of_the_days_that_end_with_its_date():
+    daily = np.ones((1, 366))
+    daily[0, 100] = 8.0
+    weekly = over_steps(axes_of("W", 1, 60), daily)
+    np.testing.assert_allclose(weekly[0, 100:107], 2.0)
+    np.testing.assert_allclose(np.delete(weekly[0], np.arange(100, 107)), 1.0)
+    np.testing.assert_array_equal(over_steps(axes_of("D", 1, 60), daily), daily)
+
+
+def test_years_of_events_are_not_negative_and_weeks_repeat(rng):
+    values = FAMILIES["yearly_events"](rng, axes_of("D", 200, 728))
+    assert values.min() >= 0
+    errors = {lag: np.abs(values[:, lag:] - values[:, :-lag]).mean(axis=1) for lag in (3, 7)}
+    assert (errors[7] < errors[3]).mean() > 0.8
+
+
+def test_seasons_swell_or_shrink(rng):
+    values = FAMILIES["swelling"](rng, axes_of("h", 300, 20 * 24))
+    assert np.isfinite(values).all()
+    days = values.reshape(300, 20, 24)
+    sizes = np.median(
+        (days - days.mean(axis=2, keepdims=True)).std(axis=2).reshape(300, 4, 5), axis=2
+    )
+    change = sizes[:, 3] / sizes[:, 0]
+    assert (change > 1.3).mean() > 0.2
+    assert (change < 1 / 1.3).mean() > 0.1
 
 
 def test_counts_are_whole_and_many_are_zero(many):

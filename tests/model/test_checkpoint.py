@@ -84,6 +84,23 @@ def test_layers_that_are_added_say_nothing_yet_and_can_learn():
     assert last.feedforward.down.weight.grad.abs().min() > 0
 
 
+def test_a_shrunk_network_lies_between_itself_and_a_drawn_one():
+    before = network(SMALL_CRIA)
+    drawn = checkpoint.make_network(SMALL_CRIA)
+    drawn.initialise(torch.Generator().manual_seed(3))
+    ends = {
+        share: checkpoint.shrunk(before, share, torch.Generator().manual_seed(3)).state_dict()
+        for share in (0.0, 0.6, 1.0)
+    }
+    for name, own in before.state_dict().items():
+        other = drawn.state_dict()[name] if own.dim() > 1 else own
+        assert torch.equal(ends[1.0][name], own)
+        assert torch.equal(ends[0.0][name], other)
+        torch.testing.assert_close(ends[0.6][name], 0.6 * own + 0.4 * other)
+    with pytest.raises(CheckpointError, match=r"within 0 and 1; got 1\.5"):
+        checkpoint.shrunk(before, 1.5)
+
+
 def test_weights_of_before_and_after_are_averaged():
     fewer_seasons = dataclasses.replace(OLDER_CRIA, num_seasons=2)
     before, after = network(fewer_seasons, seed=1), network(seed=2)

@@ -86,8 +86,11 @@ def forecast(
         Optional[int], typer.Option(help="Past steps to attend to. [default: the model's own]")
     ] = None,
     nonnegative: Annotated[
-        bool, typer.Option("--nonnegative", help="Nothing falls below 0.")
-    ] = False,
+        Optional[bool],
+        typer.Option(
+            help="Nothing falls below 0, or some may. [default: nothing where 0 was met often]"
+        ),
+    ] = None,
     integer: Annotated[
         Optional[bool],
         typer.Option(

@@ -29,13 +29,13 @@ class LlamaCastModel(GlobalForecastingModel):  # type: ignore[misc]
     def __init__(
         self,
         model: str | PretrainedForecaster = "cria",
-        nonnegative: bool = False,
+        nonnegative: bool | None = None,
         integer: bool | None = None,
     ) -> None:
         """
         Args:
             model: a packaged model, the folder of one, or a forecaster.
-            nonnegative: nothing falls below 0.
+            nonnegative: nothing falls below 0, or some may; None: nothing where 0 was met often.
             integer: all values are whole numbers, or need not be; None: those of counts.
         """
         super().__init__()

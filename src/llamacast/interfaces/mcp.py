@@ -55,7 +55,10 @@ def make_server(models: Mapping[str, PretrainedForecaster], folder: Path) -> MCP
         target_column: Column = None,
         time_column: Column = None,
         id_column: Column = None,
-        nonnegative: Annotated[bool, Field(description="Nothing falls below 0.")] = False,
+        nonnegative: Annotated[
+            bool | None,
+            Field(description="Nothing falls below 0; left out: where a series has met 0 often."),
+        ] = None,
     ) -> list[Any]:
         """Forecast each series of a table: medians and 80 % intervals of each step and of their sum,
         caveats, and a picture."""

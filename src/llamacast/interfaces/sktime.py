@@ -23,7 +23,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
 
     Args:
         model: a packaged model, or the folder of one.
-        nonnegative: nothing falls below 0.
+        nonnegative: nothing falls below 0, or some may; None: nothing where 0 was met often.
         integer: all values are whole numbers, or need not be; None: those of counts.
         num_samples: paths that quantiles are taken from.
         seed: same seed, same forecast.
@@ -60,7 +60,7 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
     def __init__(
         self,
         model: str = "cria",
-        nonnegative: bool = False,
+        nonnegative: bool | None = None,
         integer: bool | None = None,
         num_samples: int = 100,
         seed: int = 0,

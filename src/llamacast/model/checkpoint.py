@@ -117,6 +117,26 @@ def deepened(
     return found.to(next(network.parameters()).device).eval()
 
 
+def shrunk(network: Network, share: float, generator: torch.Generator | None = None) -> Network:
+    """The network with `share` of each matrix and the rest of newly drawn ones: where to train on from,
+    once more steps from where it is change little (shrink and perturb; Ash and Adams 2020, arXiv
+    1910.08475). Vectors, such as the weights of norms, stay.
+
+    Raises:
+        CheckpointError: if `share` is not within 0 and 1.
+    """
+    if not 0 <= share <= 1:
+        raise CheckpointError(f"share must be within 0 and 1; got {share}")
+    found = make_network(network.config)
+    found.initialise(generator)
+    own = network.state_dict()
+    with torch.no_grad():
+        for name, weight in found.state_dict().items():
+            kept = own[name].to(weight)
+            weight.copy_(torch.lerp(weight, kept, share) if weight.dim() > 1 else kept)
+    return found.to(next(network.parameters()).device).eval()
+
+
 def with_inputs_of(config: NetworkConfig, others: Sequence[NetworkConfig]) -> NetworkConfig:
     """The configuration with all inputs that it or one of the others has: further ones, and the most
     past seasons."""

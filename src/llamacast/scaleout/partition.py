@@ -43,7 +43,7 @@ class FrameForecaster:
     num_samples: int = 100
     seed: int = 0
     context_length: int | None = None
-    nonnegative: bool = False
+    nonnegative: bool | None = None
     integer: bool | None = None
     id_column: str | None = None
     time_column: str | None = None

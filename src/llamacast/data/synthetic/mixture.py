@@ -23,7 +23,9 @@ from llamacast.data.synthetic.operations import operations
 from llamacast.data.synthetic.seasonal import seasonal_trend
 from llamacast.data.synthetic.steady import steady
 from llamacast.data.synthetic.stochastic import ornstein_uhlenbeck, random_walk
+from llamacast.data.synthetic.swelling import swelling
 from llamacast.data.synthetic.working_week import working_week
+from llamacast.data.synthetic.yearly_events import yearly_events
 from llamacast.forecast import DataError
 
 FAMILIES: dict[str, Callable[..., Rows]] = {
@@ -41,6 +43,8 @@ FAMILIES: dict[str, Callable[..., Rows]] = {
     "chaotic": chaotic,
     "steady": steady,
     "working_week": working_week,
+    "yearly_events": yearly_events,
+    "swelling": swelling,
 }
 """What makes each family: a function of a generator and axes (those of real series: and these) to
 rows, `(series, step)`, of which each series' own length counts."""
@@ -62,6 +66,7 @@ FREQUENCIES = {
         **{"h": 0.15, "D": 0.1},
     },
     "working_week": {"10min": 0.1, "15min": 0.2, "30min": 0.2, "h": 0.5},
+    "yearly_events": {"D": 0.6, "B": 0.08, "W": 0.2, "MS": 0.12},
 }
 WHOLE_NUMBERS = frozenset({"intermittent"})
 """Families whose values are counts, which no scale or level may spoil."""

@@ -162,7 +162,9 @@ class ForecastOptions(Strict):
     horizon: int = Field(ge=1, description="Steps to forecast.")
     quantiles: Levels | None = Field(None, description="Between 0 and 1; by default 0.1, 0.5, 0.9.")
     seed: int = Field(0, ge=0, lt=2**31)
-    nonnegative: bool = False
+    nonnegative: bool | None = Field(
+        None, description="Nothing below 0, or some; by default where a series has met 0 often."
+    )
     integer: bool | None = Field(
         None, description="Whole numbers, or not; by default where a series counts something."
     )

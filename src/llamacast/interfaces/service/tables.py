@@ -50,7 +50,7 @@ class TableRequest(Strict):
     time_column: str | None = None
     target_column: str | None = None
     frequency: str | None = None
-    nonnegative: bool = False
+    nonnegative: bool | None = None
     scores: bool = Field(True, description="Tell where the models stood on the last windows.")
 
 
@@ -247,7 +247,7 @@ def standing(
     panel: Panel,
     horizon: int,
     models: Mapping[str, PretrainedForecaster],
-    nonnegative: bool = False,
+    nonnegative: bool | None = None,
 ) -> tuple[list[TableScore], list[str]]:
     """Where models stood on up to three windows of up to fifty series, as far as histories are long
     enough; and what a user should know of that, in sentences."""

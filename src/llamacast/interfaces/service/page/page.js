@@ -81,7 +81,7 @@ async function forecast(event) {
     answer = await ask("/v1/tables/forecast", {
       csv: at("csv").value, horizon: Number(at("horizon").value), models,
       id_column: at("id_column").value || null, time_column: at("time_column").value || null,
-      target_column: at("target_column").value || null, nonnegative: at("nonnegative").checked,
+      target_column: at("target_column").value || null, nonnegative: at("nonnegative").checked || null,
     });
     show();
     const { id, time, target } = answer.columns;

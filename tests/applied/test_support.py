@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import llamacast
-from llamacast.applied.counts import find_counts
+from llamacast.applied.support import find_support
 from llamacast.data.frame import read_panel
 
 RNG = np.random.default_rng(0)
@@ -27,7 +27,7 @@ RNG = np.random.default_rng(0)
 def test_counts_are_whole_and_come_again(values, counts):
     other = np.random.default_rng(1).normal(size=30)
     panel = read_panel([np.asarray(values, float), other])
-    assert find_counts(panel).tolist() == [counts, False]
+    assert find_support(panel, None, None).whole.tolist() == [counts, False]
 
 
 @pytest.mark.parametrize("model", ["cria", "lag-llama"])
@@ -45,6 +45,50 @@ def test_forecasts_of_counts_are_whole_beside_others_that_are_not(model):
     np.testing.assert_array_equal(
         found.quantile(0.33)[1], np.quantile(found.samples[1], 0.33, axis=0)
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "floored"),
+    [
+        (np.maximum(RNG.normal(size=100), 0), True),
+        (RNG.poisson(0.3, 100), True),
+        (np.r_[np.maximum(RNG.normal(size=50), 0), np.full(20, np.nan)], True),
+        (np.maximum(RNG.normal(size=100), -1), False),
+        (-np.maximum(RNG.normal(size=100), 0), False),
+        (RNG.poisson(50, 100), False),
+        (np.r_[0, 0, 0, RNG.poisson(50, 97)], False),  # it begins there
+        ([0, 0, 0, 1], False),
+    ],
+)
+def test_a_series_that_met_0_again_and_again_and_never_passed_it_has_a_floor(values, floored):
+    panel = read_panel([np.asarray(values, float), np.arange(30) - 15.0])
+    assert find_support(panel, None, None).nonnegative.tolist() == [floored, False]
+
+
+def test_what_is_told_goes_before_what_the_past_shows():
+    panel = read_panel([RNG.poisson(0.3, 100).astype(float), RNG.normal(size=100)])
+    for told in (True, False):
+        found = find_support(panel, told, None)
+        assert found.nonnegative.tolist() == [told, told]
+        assert found.whole.tolist() == [True, False]
+        found = find_support(panel, None, told)
+        assert found.nonnegative.tolist() == [True, False]
+        assert found.whole.tolist() == [told, told]
+
+
+@pytest.mark.parametrize("model", ["cria", "lag-llama"])
+def test_forecasts_keep_to_a_floor_unless_they_are_told_of_none(model):
+    forecaster = llamacast.load(model, device="cpu")
+    noise = np.random.default_rng(0).normal(size=(2, 120))
+    rain, other = np.maximum(noise[0], 0) * 1.7, noise[1]
+    found, free = (
+        forecaster.forecast([rain, other], 12, nonnegative=told, seed=1).samples
+        for told in (None, False)
+    )
+    assert free[0].min() < 0 <= found[0].min()
+    assert not np.signbit(found[0]).any()
+    np.testing.assert_array_equal(found[0], free[0].clip(min=0.0))
+    np.testing.assert_array_equal(found[1], free[1])
 
 
 @pytest.mark.parametrize("integer", [True, False])
