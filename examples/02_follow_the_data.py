@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from llamacast.applied.counts import find_counts
+from llamacast.applied.support import Support, find_support
 
 import llamacast
 from llamacast.data.frame import read_panel
@@ -74,15 +74,18 @@ draws = uniforms([str(panel.ids[0])], seed=0, num_samples=SAMPLES, horizon=HORIZ
 paths = sample_paths(model, values, observed, calendar, draws)
 show(7, "sample futures", uniforms=draws, paths=paths)
 
-# Pedestrians are counted: what lies between whole numbers never comes.
-counts = find_counts(panel)[first]
+# Pedestrians are counted: what lies between whole numbers never comes, and nothing below 0.
+found = find_support(panel, nonnegative=None, integer=None)
+support = Support(found.whole[first], found.nonnegative[first])
+samples = paths.numpy()
+support.project(samples)
 forecast = Forecast(
-    samples=np.rint(paths.numpy()) + 0.0 if counts.all() else paths.numpy(),
+    samples=samples,
     ids=panel.ids[first],
     index=[axis.index(len(panel.values[0]), HORIZON)],
     id_column=panel.columns.id,
     time_column=panel.columns.time,
-    whole=counts,
+    whole=support.whole,
 )
 frame = forecast.to_frame(quantiles=[0.1, 0.5, 0.9])
 show(8, "answer", frame=frame)

@@ -172,8 +172,9 @@ def test_options_hold_for_every_path(forecaster):
     samples = forecaster.forecast(counts, 12, nonnegative=True, integer=True).samples
     assert (samples >= 0).all()
     assert (samples == samples.round()).all()
-    plain = forecaster.forecast(counts, 12).samples
+    plain = forecaster.forecast(counts, 12, nonnegative=False, integer=False).samples
     assert (plain < 0).any()
+    assert (plain != plain.round()).any()
 
 
 @pytest.mark.parametrize(
