@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from llamacast.applied.support import Support, find_support
 
 import llamacast
+from llamacast.applied.support import Support, find_support
 from llamacast.data.frame import read_panel
 from llamacast.data.windows import last_windows
 from llamacast.forecast import Forecast
