@@ -51,6 +51,11 @@ HORIZONS = {"s": 60, "min": 48, "h": 48, "D": 30, "B": 30, "W": 8, "M": 12, "Q":
 FEWEST_WINDOWS = 5
 
 
+def protocol(name: str, panel: Panel) -> tuple[int, int | None]:
+    """Horizon and season of a set; None is the frequency's own season."""
+    return PROTOCOL.get(name, (HORIZONS.get(panel.axes[0].frequency.unit, 60), None))
+
+
 def choose(panel: Panel, most: int) -> Panel:
     """A seeded choice of series; all of them where `most` is 0 or there are no more."""
     if not most or len(panel) <= most:
@@ -127,8 +132,7 @@ def main() -> None:
     for name in [n for n in [*PROTOCOL, *sorted(panels.keys() - PROTOCOL.keys())] if n in panels]:
         if only and name not in only:
             continue
-        unit = panels[name].axes[0].frequency.unit
-        horizon, season = PROTOCOL.get(name, (HORIZONS.get(unit, 60), None))
+        horizon, season = protocol(name, panels[name])
         panel = choose(panels[name], arguments.max_series)
         windows, step = arguments.windows, horizon
         if arguments.spread:

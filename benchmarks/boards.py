@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-from accuracy import HORIZONS, PROTOCOL, choose
+from accuracy import choose, protocol
 from held_out import SETS, held_out
 
 import llamacast
@@ -33,8 +33,8 @@ PARTS = {"all": "GIFT-Eval", "D": "its days", "W": "its weeks"}
 COMPETITIONS = tuple(SETS.split(","))
 
 
-def gift_eval(name: str, data: Path) -> pd.DataFrame:
-    contender = Contender(name, lambda season: settled(name))
+def gift_eval(name: str, forecaster: Settled, data: Path) -> pd.DataFrame:
+    contender = Contender(name, lambda season: forecaster)
     with TemporaryDirectory() as folder:
         scores = run(data / "gift", [contender], Path(folder))
     summary = summarise(scores, data / "published" / "gift_eval.csv")
@@ -42,20 +42,21 @@ def gift_eval(name: str, data: Path) -> pd.DataFrame:
     return ours.loc[list(PARTS), list(METRICS)].rename(index=PARTS)
 
 
-def settled(name: str) -> Settled:
-    return Settled(llamacast.load(name, device="cpu"), {"seed": 0, "progress": False})
-
-
-def ratios(name: str, panels: dict[str, Panel], num_windows: int, most_series: int) -> pd.DataFrame:
+def ratios(
+    name: str,
+    forecaster: Settled,
+    panels: dict[str, Panel],
+    num_windows: int,
+    most_series: int,
+) -> pd.DataFrame:
     """Scores over seasonal naive's; a row for each set, a column for each metric."""
     found = {}
     for label, panel in panels.items():
-        unit = panel.axes[0].frequency.unit
-        horizon, season = PROTOCOL.get(label, (HORIZONS.get(unit, 60), None))
+        horizon, season = protocol(label, panel)
         scores = llamacast.backtest(
             choose(panel, most_series),
             horizon,
-            {name: settled(name)},
+            {name: forecaster},
             num_windows=num_windows,
             season=season,
             progress=False,
@@ -79,7 +80,9 @@ def main() -> None:
             frame.to_parquet(Path(folder) / f"{name}.parquet")
         held = read_panels(Path(folder))
     for name in arguments.models:
-        of_six, of_held = ratios(name, six, 5, MOST_SERIES), ratios(name, held, 1, 0)
+        settled = Settled(llamacast.load(name, device="cpu"), {"seed": 0, "progress": False})
+        of_six = ratios(name, settled, six, 5, MOST_SERIES)
+        of_held = ratios(name, settled, held, 1, 0)
         means = {
             "six sets": of_six,
             "competitions": of_held[of_held.index.str.startswith(COMPETITIONS)],
@@ -87,7 +90,7 @@ def main() -> None:
         }
         table = pd.concat(
             [
-                gift_eval(name, arguments.data),
+                gift_eval(name, settled, arguments.data),
                 pd.DataFrame({label: np.exp(np.log(one).mean()) for label, one in means.items()}).T,
                 of_six,
                 of_held,

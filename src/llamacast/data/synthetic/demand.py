@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llamacast.data.synthetic.axes import Axes, by_kind
-from llamacast.data.synthetic.draws import Rng, Rows, chance, column, log_uniform
+from llamacast.data.synthetic.draws import Rng, Rows, chance, column, heavy_noise, log_uniform
 from llamacast.data.synthetic.gaussian import smooth_paths
 from llamacast.data.synthetic.seasonal import calendar_season
 
@@ -41,6 +41,26 @@ def _orders(rng: Rng, axes: Axes) -> Rows:
     # Some goods are sold by the box.
     lumps = np.where(chance(rng, 0.8, axes.num_series), 1.0, lumps)
     return (rng.random(axes.shape) < chances) * sizes * column(lumps)
+
+
+def noisy_or_counted(
+    rng: Rng,
+    expected: Rows,
+    loudness: tuple[float, float],
+    counts: tuple[float, float],
+    shapes: tuple[float, float],
+) -> Rows:
+    """What comes where `expected` does: times noise, or in 0.4 of the rows counts (negative binomial).
+
+    How loud the noise is, how many are counted where 1 is expected, and the counts' shapes are drawn for
+    each series between two bounds.
+    """
+    num_series = len(expected)
+    loud = column(log_uniform(rng, *loudness, num_series))
+    noisy = expected * np.exp(np.clip(loud * heavy_noise(rng, expected.shape), -3, 3))
+    means = column(log_uniform(rng, *counts, num_series)) * expected
+    counted = negative_binomial(rng, means, log_uniform(rng, *shapes, num_series))
+    return np.where(column(chance(rng, 0.4, num_series)), counted, noisy)
 
 
 def negative_binomial(rng: Rng, means: Rows, shapes: Rows) -> Rows:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from llamacast.data.synthetic.axes import Axes
-from llamacast.data.synthetic.demand import negative_binomial
+from llamacast.data.synthetic.demand import noisy_or_counted
 from llamacast.data.synthetic.draws import (
     Integers,
     Rng,
     Rows,
     chance,
     column,
-    heavy_noise,
     log_uniform,
 )
 from llamacast.data.synthetic.gaussian import smooth_paths
@@ -50,11 +49,9 @@ def working_week(rng: Rng, axes: Axes) -> Rows:
     busy = np.take_along_axis(busy, day, axis=1)
     drift = smooth_paths(rng, axes, 0.2, 0.8) * column(rng.uniform(0, 0.4, axes.num_series))
     expected *= np.exp(np.clip(busy + drift, -2, 2))
-    loudness = column(log_uniform(rng, 0.02, 0.4, axes.num_series))
-    noisy = expected * np.exp(np.clip(loudness * heavy_noise(rng, axes.shape), -3, 3))
-    visitors = column(log_uniform(rng, 5, 5000, axes.num_series)) * expected
-    counted = negative_binomial(rng, visitors, log_uniform(rng, 10, 1000, axes.num_series))
-    return np.where(column(chance(rng, 0.4, axes.num_series)), counted, noisy)
+    return noisy_or_counted(
+        rng, expected, loudness=(0.02, 0.4), counts=(5, 5000), shapes=(10, 1000)
+    )
 
 
 def _kinds_of_days(rng: Rng, axes: Axes, day: Integers) -> Integers:

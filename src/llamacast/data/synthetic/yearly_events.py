@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from llamacast.data.synthetic.axes import Axes
-from llamacast.data.synthetic.demand import negative_binomial
+from llamacast.data.synthetic.demand import noisy_or_counted
 from llamacast.data.synthetic.draws import (
-    Integers,
     Rng,
     Rows,
     chance,
     coloured_noise,
     column,
-    heavy_noise,
     log_uniform,
 )
 from llamacast.data.synthetic.seasonal import look_up, profiles, trends
@@ -37,11 +35,7 @@ def yearly_events(rng: Rng, axes: Axes) -> Rows:
     busy = coloured_noise(rng, axes.shape, persistence)
     busy *= column(log_uniform(rng, 0.01, 0.2, axes.num_series))
     expected *= np.exp(np.clip(growth + busy, -4, 4))
-    loudness = column(log_uniform(rng, 0.01, 0.4, axes.num_series))
-    noisy = expected * np.exp(np.clip(loudness * heavy_noise(rng, axes.shape), -3, 3))
-    customers = column(log_uniform(rng, 2, 3000, axes.num_series)) * expected
-    counted = negative_binomial(rng, customers, log_uniform(rng, 5, 500, axes.num_series))
-    return np.where(column(chance(rng, 0.4, axes.num_series)), counted, noisy)
+    return noisy_or_counted(rng, expected, loudness=(0.01, 0.4), counts=(2, 3000), shapes=(5, 500))
 
 
 def _of_the_year(rng: Rng, axes: Axes) -> Rows:
@@ -100,5 +94,4 @@ def _of_the_week(rng: Rng, axes: Axes) -> Rows:
     closed = column(chance(rng, 0.2, axes.num_series)) & (np.arange(7) == 6)
     levels = np.where(closed, 0.02 * levels, levels)
     by_day = column(np.array([frequency.unit in "DB" for frequency in axes.frequencies]))
-    weekdays: Integers = axes.weekdays
-    return np.where(by_day, np.take_along_axis(levels, weekdays, axis=1), 1.0)
+    return np.where(by_day, np.take_along_axis(levels, axes.weekdays, axis=1), 1.0)
