@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="packaged names or folders")
     parser.add_argument(
-        "--data", type=Path, default=SHARED, help="folder of gift/, eval/, pretrain/"
+        "--data", type=Path, default=SHARED, help="folder of gift/, published/, eval/, pretrain/"
     )
     parser.add_argument("--recipe", type=Path, default=Path("recipes/cria.toml"))
     arguments = parser.parse_args()

@@ -1,10 +1,12 @@
 """Shrink a network's weights and mix drawn ones in: what to begin with where more steps no longer help.
 
     python recipes/shrink.py runs/shrunk cria --share 0.6
-    llamacast pretrain recipes/cria.toml --output runs/cria --start-from runs/shrunk
+    llamacast pretrain recipes/cria.toml --output runs/cria --start-from runs/shrunk   # some hundred steps
+    python recipes/average.py runs/mean runs/cria/model cria
 
-A network that is trained on from where it is stays near there. Shrunk and perturbed it is soon as good again,
-and then better (Ash and Adams, 2020, arXiv 1910.08475). `benchmarks/boards.py` says whether it is.
+A network that is trained on from where it is stays near there. Shrunk and perturbed (Ash and Adams, 2020,
+arXiv 1910.08475) it is soon about as good again, in other ways, and its mean with what it came from is better
+than either. `benchmarks/boards.py` says whether it is.
 """
 
 from __future__ import annotations

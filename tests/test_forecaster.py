@@ -292,6 +292,15 @@ def test_lag_llama_may_follow_one_path_along_the_means():
     np.testing.assert_allclose(alone.samples[0], apart.samples[0], rtol=1e-4, atol=1e-4)
 
 
+def test_the_mean_that_lag_llama_follows_is_not_rounded():
+    counts = np.random.default_rng(0).poisson(0.4, 200).astype(float)
+    lag_llama = llamacast.load("lag-llama", device="cpu")
+    options = {"num_samples": 200, "joint": False}
+    whole = lag_llama.forecast(counts, 8, integer=True, **options).samples
+    between = lag_llama.forecast(counts, 8, integer=False, **options).samples
+    np.testing.assert_array_equal(whole, between.round())
+
+
 def test_cria_knows_a_shift_from_a_change():
     frame = hourly()
     cria = llamacast.load("cria", device="cpu")

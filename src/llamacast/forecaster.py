@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from llamacast.training.strategies import Strategy
 
 PACKAGED = ("cria", "lag-llama")
-DEFAULT_MEMORY_BYTES = 512 * 2**20
+DEFAULT_MEMORY_BYTES, LARGEST_MEMORY = 512 * 2**20, 2**50
 LONGEST_HORIZON = 100_000
 ADAPTER_FILE = "adapter_config.json"
 LARGEST_FALSE_ALARM_RATE = 0.2
@@ -127,7 +127,8 @@ class PretrainedForecaster(ABC):
             nonnegative: no value of a path falls below 0, or some may. None: none does in series that have
                 been at 0 again and again, and never below.
             integer: every value of a path is a whole number, or need not be one. None: in series of counts,
-                where all values are whole and most came before.
+                where all values are whole and most came before. Lag-Llama's paths go on from what these two
+                have made of each step where they are told; what is found is done to whole paths.
             joint: each sample is one possible future. Without it, samples are quantiles of each
                 step. Cria's are exact. Lag-Llama follows one path along the means: as many times
                 faster as there are samples, but its intervals do not carry uncertainty forward, so
@@ -151,6 +152,7 @@ class PretrainedForecaster(ABC):
         if context_length is None:
             context_length = self.model.config.context_length
         check_whole("context_length", context_length, 65536)
+        check_whole("memory_bytes", memory_bytes, LARGEST_MEMORY)
         panel = read_panel(data, horizon=horizon, **columns)
         clamp = _clamp(bool(nonnegative), bool(integer))
         used, strays = list[str](), dict[Any, int]()
@@ -181,6 +183,7 @@ class PretrainedForecaster(ABC):
         support.project(samples)
         answer = panel.answer(samples, self.name, bool(joint))
         notes = (_told_of(used) if used else ()) + _without_spread(panel, samples)
+        notes += _unknown(panel, self.inputs)
         notes += _without_strays(panel, strays) + _told_of_history(panel, horizon)
         return replace(answer, notes=notes, whole=support.whole)
 
@@ -239,7 +242,7 @@ class PretrainedForecaster(ABC):
             )
         if next(self.model.transformer.blocks.parameters()).dtype != torch.float32:
             raise DataError("fine-tuning needs weights in float32; load them without dtype")
-        panel = read_known_ahead(data, horizon=0, **columns)
+        panel = read_known_ahead(data, **columns)
         try:
             # These need lightning-fabric.
             from llamacast.adapting.finetuning import adapt
@@ -497,6 +500,18 @@ def _told_of(used: list[str]) -> tuple[str, ...]:
     if not helped:
         return ("covariates: did not help on windows of the history, and are left out",)
     return (f"covariates: used in {helped} of {len(used)} series, where they helped before",)
+
+
+def _unknown(panel: Panel, inputs: CovariateInputs | None) -> tuple[str, ...]:
+    """Which covariates are given to a network that has learnt others."""
+    if panel.covariates is None or inputs is None:
+        return ()
+    learnt = {name.split("=")[0] for name in inputs.names}
+    others = dict.fromkeys(name.split("=")[0] for name in panel.covariates.names)
+    left = [name for name in others if name not in learnt]
+    if not left:
+        return ()
+    return (f"covariates: this model has not learnt {', '.join(left)}, and leaves them out",)
 
 
 def _without_spread(panel: Panel, samples: Floats) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from llamacast.adapting import finetuning
 from llamacast.adapting.features import fit_head
 from llamacast.applied.cria import AppliedCria
 from llamacast.data.frame import read_panel
+from llamacast.forecaster import CriaForecaster
 from llamacast.model import checkpoint
 from llamacast.training.finetune import FinetuneConfig, split
 from tests.training.small_run import SMALL_CRIA
@@ -48,6 +49,9 @@ def test_a_fine_tuned_forecaster_asks_for_its_covariates(forecaster, tmp_path):
     one, two = (forecaster.forecast(history, 8, **asked) for forecaster in (tuned, loaded))
     np.testing.assert_array_equal(one.samples, two.samples)
     assert not one.notes
+    told = tuned.forecast(history, 8, holidays="DE", **asked)
+    np.testing.assert_array_equal(told.samples, one.samples)
+    assert "has not learnt holiday, day before holiday" in told.notes[0]
     with pytest.raises(DataError, match="event"):
         tuned.forecast(history, 8)
     with pytest.raises(DataError, match="covariates already"):
@@ -81,6 +85,18 @@ def test_a_regression_on_hidden_vectors_mends_what_can_be_told(monkeypatch):
     assert verdict.improved
     assert verdict.crps_after < verdict.crps_before
     assert head.coefficients.shape == (SMALL_CRIA.width, 8)
+    # Also where a single value is wanted, of which no width is told.
+    mended = CriaForecaster(network, "small", "cpu", features=head)
+    one, many = (mended.forecast(panel, 8, num_samples=n, joint=False).median for n in (1, 101))
+    plain = CriaForecaster(network, "small", "cpu")
+    frozen = plain.forecast(panel, 8, num_samples=1, joint=False).median
+    np.testing.assert_allclose(one, many, rtol=2e-3)
+    assert (abs(one - frozen) > 0.01).any()
+
+
+def test_features_are_learnt_without_covariates(forecaster):
+    with pytest.raises(DataError, match="'features' learns from the series alone"):
+        forecaster.finetune(table(), 8, strategy="features", covariates=["event"])
 
 
 def test_what_was_known_ahead_in_learning_is_wanted_in_forecasting(forecaster):

@@ -65,6 +65,20 @@ def test_a_series_that_met_0_again_and_again_and_never_passed_it_has_a_floor(val
     assert find_support(panel, None, None).nonnegative.tolist() == [floored, False]
 
 
+@pytest.mark.parametrize("stray", [-9999.0, 99999.5])
+def test_a_stray_value_hides_neither_counts_nor_a_floor(stray):
+    counts, rain = RNG.poisson(0.7, 200).astype(float), np.maximum(RNG.normal(size=200), 0)
+    counts[70] = rain[70] = stray
+    found = find_support(read_panel([counts, rain]), None, None)
+    assert found.whole.tolist() == [True, False]
+    assert found.nonnegative.tolist() == [True, True]
+    # What comes again, or last, is the series' own.
+    counts[[30, 110]] = rain[[30, 110]] = stray
+    counts[-1] = rain[-1] = stray
+    found = find_support(read_panel([counts, rain]), None, None)
+    assert not (found.whole & found.nonnegative).any()
+
+
 def test_what_is_told_goes_before_what_the_past_shows():
     panel = read_panel([RNG.poisson(0.3, 100).astype(float), RNG.normal(size=100)])
     for told in (True, False):

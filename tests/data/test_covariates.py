@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -262,3 +264,33 @@ def test_holidays_of_long_steps_are_those_within_them():
     counts = found.covariates.values[0][:, 0]
     assert counts[:5].tolist() == [1, 0, 0, 2, 2]  # New Year; Easter; Labour and Ascension Day
     assert counts[12] == 1
+
+
+@pytest.mark.parametrize(
+    "spelled", [lambda one: Decimal(str(round(one, 2))), lambda one: None if one < -1 else one]
+)
+def test_objects_that_are_numbers_are_no_words(spelled):
+    history, future = both()
+    expected = (
+        pd.to_numeric(history.price.map(spelled).astype(object)).ffill().bfill().to_numpy(float)
+    )
+    told = history.assign(price=history.price.map(spelled).astype(object))
+    found = read(told, future_frame=future.assign(price=0.5))
+    assert found.covariates.names[0] == "price"
+    first = found.covariates.values[found.ids.index("b")][:60, 0]
+    np.testing.assert_allclose(first, expected[:60], rtol=1e-12)
+
+
+def test_columns_may_be_named_by_numbers():
+    history, future = both()
+    numbers = {"shop": 0, "day": 1, "sold": 2, "price": 3}
+    names = {"id_column": 0, "time_column": 1, "target_column": 2}
+    found = read_panel(
+        history.rename(columns=numbers),
+        horizon=HORIZON,
+        future_frame=future[["shop", "day", "price"]].rename(columns=numbers),
+        **names,
+    )
+    expected = read(history, covariates=["price"], future_frame=future[["shop", "day", "price"]])
+    for one, other in zip(found.covariates.values, expected.covariates.values, strict=True):
+        np.testing.assert_array_equal(one, other)

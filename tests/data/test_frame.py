@@ -162,6 +162,68 @@ def test_offsets_that_differ_are_told_in_utc():
     assert panel.axes[0].index(48, 1)[0] == stamps[-1] + pd.Timedelta("1h")
 
 
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_stamps_of_arrow_are_as_those_of_pandas(zone):
+    pa = pytest.importorskip("pyarrow")
+    stamps = pd.Series(pd.date_range("2024-03-01", periods=40, freq="D", tz=zone))
+    frame = pd.DataFrame({"ds": stamps, "y": np.arange(40.0)})
+    of_arrow = stamps.astype(pd.ArrowDtype(pa.timestamp("us", tz=zone)))
+    same(read_panel(frame.assign(ds=of_arrow)), read_panel(frame))
+
+
+def test_days_of_series_that_are_read_at_different_hours_are_days():
+    parts = [
+        pd.DataFrame(
+            {
+                "unique_id": name,
+                "ds": pd.date_range(start, periods=40, freq="D", tz="Europe/Berlin"),
+                "y": np.arange(40.0),
+            }
+        )
+        for name, start in (("a", "2024-03-10"), ("b", "2024-03-10 12:00"))
+    ]
+    together = read_panel(pd.concat(parts))
+    for number, part in enumerate(parts):
+        assert together.axes[number] == read_panel(part).axes[0]
+
+
+def test_months_keep_to_the_day_of_their_series():
+    days = {"a": 15, "b": 20, "c": 1, "d": 31}
+    first = pd.date_range("2023-01-01", periods=14, freq="MS")
+    parts = [
+        pd.DataFrame(
+            {
+                "unique_id": name,
+                "ds": [one + pd.Timedelta(min(day, one.days_in_month) - 1, "D") for one in first],
+                "y": np.arange(14.0),
+            }
+        )
+        for name, day in days.items()
+    ]
+    for some in (parts, parts[::-1], parts[1:3]):
+        together = read_panel(pd.concat(some))
+        for axis, part in zip(together.axes, some, strict=True):
+            alone = read_panel(part).axes[0]
+            assert axis.index(0, 14).tolist() == part.ds.tolist()
+            assert axis.index(14, 3).tolist() == alone.index(14, 3).tolist()
+    assert not together.steps_behind().any()
+
+
+def test_series_may_be_named_by_dates():
+    born = pd.to_datetime(["2022-01-01", "2023-01-01"])
+    frame = pd.DataFrame(
+        {
+            "cohort": np.repeat(born, 48),
+            "ds": [*HOURS, *HOURS],
+            "y": np.arange(96.0),
+            "club": np.repeat(["x", "y"], 48),
+        }
+    )
+    panel = read_panel(frame, id_column="cohort", group_column="club")
+    assert list(panel.ids) == list(born)
+    assert panel.groups == ["x", "y"]
+
+
 def test_series_may_start_at_different_times(long):
     later = long[(long.unique_id == "a") | (long.ds >= HOURS[20])]
     panel = read_panel(later)
@@ -433,6 +495,16 @@ REFUSED = {
         ),
         {},
         "'y' has 31 rows.*2204-01-31.*after 2024-01-30",
+    ),
+    "a panel and names": (
+        lambda long: read_panel(long),
+        {"covariates": ["price"]},
+        "covariates tells how to read a table",
+    ),
+    "no group": (
+        lambda long: long.assign(club=np.where(long.unique_id == "a", "x", None)),
+        {"group_column": "club"},
+        "'club': row 48 .series 'b'. has no group",
     ),
     "nothing": (lambda long: None, {}, "NoneType"),
     "a dict": (lambda long: {"a": 1}, {}, "dict"),

@@ -392,3 +392,18 @@ def test_columns_are_named_as_for_a_forecast_and_covariates_are_known_ahead(tabl
         named, HORIZON, {"sees": Sees()}, target_column="sold", covariates=["price"], num_windows=2
     )
     assert scores.answers["sees"].answered.all()
+
+
+def test_windows_know_of_holidays(table):
+    @dataclass(frozen=True)
+    class Sees:
+        def forecast(self, data, horizon):
+            known = read_panel(data).covariates
+            assert "holiday" in known.names
+            assert known.ahead.all()
+            pairs = zip(known.values, data.values, strict=True)
+            assert all(len(beside) >= len(values) + horizon for beside, values in pairs)
+            return SeasonalNaive().forecast(data, horizon)
+
+    scores = backtest(table, HORIZON, {"sees": Sees()}, holidays="DE", num_windows=2)
+    assert scores.answers["sees"].answered.all()

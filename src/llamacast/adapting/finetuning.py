@@ -118,6 +118,11 @@ def _by_features(
 ) -> Adapted:
     from llamacast.adapting.features import fit_head  # needs scikit-learn, which others do not
 
+    if panel.covariates is not None:
+        raise DataError(
+            "strategy 'features' learns from the series alone; use the strategy 'full', or leave covariates "
+            "out here and give them to forecast"
+        )
     config = FinetuneConfig(**options)
     parts = split(panel, config)
     if directory is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 FILE = "features.safetensors"
 # Errors beyond so many widths of the 80 % interval count as that many.
 LARGEST_ERROR = 3.0
+# Samples without which no width is told; where fewer are wanted, so many are asked for beside them.
+FEWEST_FOR_WIDTH = 20
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ class Mended(Wrapped):
     def sample(self, request: Request) -> Floats:
         samples = self.network.sample(request)
         hidden = newest(self.network, request.panel, request.context_length)
-        moved = torch.from_numpy(samples + moves(samples, self.head, hidden))
+        wide = samples
+        if request.num_samples < FEWEST_FOR_WIDTH:
+            wide = self.network.sample(replace(request, num_samples=FEWEST_FOR_WIDTH, joint=False))
+        moved = torch.from_numpy(samples + moves(wide, self.head, hidden))
         return (request.clamp(moved) if request.clamp else moved).numpy()
 
 

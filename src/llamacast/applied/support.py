@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from llamacast.data.panel import Panel
+from llamacast.model.scaling import VALUES_PER_STRAY, find_strays
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -43,10 +45,22 @@ def find_support(panel: Panel, nonnegative: bool | None, integer: bool | None) -
     moved there, they are nearer, the more so the smaller the numbers.
     """
     ends = [values[-LOOKED_AT:] for values in panel.values]
-    known = [values[np.isfinite(values)] for values in ends]
+    known = [_without_strays(values[np.isfinite(values)]) for values in ends]
     whole = [_counts(values) if integer is None else integer for values in known]
     floored = [_has_floor(values) if nonnegative is None else nonnegative for values in known]
     return Support(np.array(whole, dtype=bool), np.array(floored, dtype=bool))
+
+
+def _without_strays(known: Floats) -> Floats:
+    """Without values that are no measurements, as a sensor's -9999, where one alone may be in the way."""
+    for odd in (known < 0, known != np.rint(known)):
+        if 0 < np.count_nonzero(odd) <= max(1, len(known) // VALUES_PER_STRAY):
+            rows = torch.from_numpy(known)[None]
+            found: Floats = known[
+                ~find_strays(rows, torch.ones_like(rows, dtype=torch.bool))[0].numpy()
+            ]
+            return found
+    return known
 
 
 def _counts(known: Floats) -> bool:

@@ -103,6 +103,11 @@ class Frequency:
         return f"{name}-{_MONTH_NAMES[named]}"
 
     @property
+    def unplaced(self) -> Frequency:
+        """Of months, quarters and years: the same, wherever stamps stand in their months."""
+        return replace(self, place="", day=0)
+
+    @property
     def months(self) -> int:
         """Months in one step; 0 for frequencies not made of months."""
         return self.multiple * _MONTHS.get(self.unit, 0)
@@ -219,8 +224,8 @@ def placed_like(stamps: Stamps, frequency: Frequency) -> Frequency:
     first = days.astype("datetime64[M]").astype("datetime64[D]")
     day = int((days - first).astype(np.int64).max()) + 1
     places = (frequency.place, "start", "end", "first business day", "last business day", "day")
-    for place in places:
-        candidate = replace(frequency, place=place, day=day if place == "day" else 0)
+    others = (replace(frequency, place=place, day=day * (place == "day")) for place in places)
+    for candidate in (frequency, *others):
         if (_place_in_month(first.astype("datetime64[M]"), candidate) == days).all():
             return candidate
     return frequency

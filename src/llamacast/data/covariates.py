@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def _as_numbers(
     column: pd.Series[Any], name: str, is_history: npt.NDArray[np.bool_]
 ) -> list[tuple[str, Floats]]:
     """A numeric column as it is; of words a column of ones and zeros for each."""
+    if column.dtype == object and _all_numbers(column.dropna()):
+        column = pd.to_numeric(column)
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
         if np.isinf(numbers).any():
@@ -134,6 +137,13 @@ def _as_numbers(
         (f"{name}={word}", np.where(missing, np.nan, (words == word).to_numpy(dtype=np.float64)))
         for word in sorted(counts.index, key=str)
     ]
+
+
+def _all_numbers(known: pd.Series[Any]) -> bool:
+    """Whether objects are numbers all, such as the decimals of a database."""
+    return len(known) > 0 and all(
+        isinstance(one, Number) and not isinstance(one, (bool, np.bool_)) for one in known
+    )
 
 
 def _filled(values: Floats, length: int, still: bool) -> Floats:

@@ -94,14 +94,29 @@ def read_panel(
     Long frames (`unique_id, ds, y`; `item_id, timestamp, target`; any names by argument), wide
     frames (a column for each series), Series, arrays, lists, and the paths of CSV and parquet
     files are understood. Rows may be in any order; steps without a row become missing. A `Panel` is
-    checked already and comes back as it is. `covariates`, `future_frame` and `holidays` (see
-    `ColumnNames`) are laid beside the values, as far as a forecast of `horizon` steps needs them.
+    checked already and comes back as it is, but for `holidays`. `covariates`, `future_frame` and
+    `holidays` (see `ColumnNames`) are laid beside the values, as far as a forecast of `horizon` steps
+    needs them.
     A table that would become more than the `largest` panel is refused.
 
     Raises:
         DataError: names the file, column, series or row that cannot be used, and how to mend it.
     """
     if isinstance(data, Panel):
+        said = {
+            "id_column": id_column,
+            "time_column": time_column,
+            "target_column": target_column,
+            "frequency": frequency,
+            "group_column": group_column,
+            "covariates": covariates,
+            "future_frame": future_frame,
+        }
+        unused = next((name for name, value in said.items() if value is not None), None)
+        if unused is not None:
+            raise DataError(
+                f"{unused} tells how to read a table, and these data are a Panel; leave it out"
+            )
         return data if horizon is None else with_future(data, horizon, Beside(holidays=holidays))
     frame = as_frame(data, id_column)
     given_names = {"id": id_column, "time": time_column, "target": target_column}
@@ -150,7 +165,9 @@ def read_panel(
         # As the history was read: a single step of the future has no frequency of its own.
         step = given or panel.axes[0].frequency
         parts = (
-            [frame] if asked.future is None else [frame, _like(asked.future, panel, frame[time])]
+            [frame]
+            if asked.future is None
+            else [frame, _like(asked.future, panel, frame[time], targets[0])]
         )
         steps = [
             step_numbers_beside(_to_rows(part, identifier, time, targets, step), panel)
@@ -161,12 +178,10 @@ def read_panel(
     return panel if horizon is None else with_future(panel, horizon, asked)
 
 
-def read_known_ahead(
-    data: Table | Panel, *, horizon: int | None = None, **columns: Unpack[ColumnNames]
-) -> Panel:
+def read_known_ahead(data: Table | Panel, **columns: Unpack[ColumnNames]) -> Panel:
     """As `read_panel`, for what is cut into a past and a future that has come: `covariates` are taken as
     known ahead, unless a `future_frame` says which of them are. A `Panel` comes back as it is."""
-    panel = read_panel(data, horizon=horizon, **columns)
+    panel = read_panel(data, horizon=0, **columns)
     told_ahead = isinstance(data, Panel) or columns.get("future_frame") is not None
     if panel.covariates is None or told_ahead:
         return panel
@@ -177,7 +192,14 @@ def _groups(frame: pd.DataFrame, columns: Columns, panel: Panel, name: str) -> l
     """The group of each series, which its rows agree on."""
     if columns.id not in frame.columns:
         raise DataError(f"group_column {name!r} needs a long table with a column of series names")
-    several = frame.groupby(columns.id)[name].nunique(dropna=False)
+    if frame[name].isna().any():
+        row = int(frame[name].isna().to_numpy().argmax())
+        identifier = frame[columns.id].iloc[row]
+        raise DataError(
+            f"column {name!r}: row {row} (series {identifier!r}) has no group; fill it, with one of its own "
+            "for a series that moves with no other"
+        )
+    several = frame.groupby(columns.id)[name].nunique()
     if (several > 1).any():
         identifier = several.index[several > 1][0]
         raise DataError(
@@ -187,10 +209,11 @@ def _groups(frame: pd.DataFrame, columns: Columns, panel: Panel, name: str) -> l
     return [known[identifier] for identifier in panel.ids]
 
 
-def _like(future: pd.DataFrame, panel: Panel, history: pd.Series[Any]) -> pd.DataFrame:
+def _like(future: pd.DataFrame, panel: Panel, history: pd.Series[Any], target: Any) -> pd.DataFrame:
     """A table of the horizon whose times are told in the spelling and in the zone of the history."""
     zone, time = panel.axes[0].zone, panel.columns.time
-    found = future.assign(**{panel.columns.target: np.nan})
+    found = future.copy()  # names may be numbers, which `assign` does not take
+    found[target] = np.nan
     if panel.axes[0].frequency is None or pd.api.types.is_numeric_dtype(future[time].dtype):
         return found
     if isinstance(future[time].dtype, pd.PeriodDtype):
@@ -212,7 +235,8 @@ def _like(future: pd.DataFrame, panel: Panel, history: pd.Series[Any]) -> pd.Dat
         raise DataError(
             f"future_frame: column {time!r} has a time zone, which the history's has not; give both alike"
         )
-    return found.assign(**{str(time): stamps})
+    found[time] = stamps
+    return found
 
 
 def _asked(
@@ -514,8 +538,10 @@ def _to_rows(
                 f"column {identifier!r}: row {row} has no series name; fill it or drop the row"
             )
         ids = frame[identifier].to_numpy()
+        if ids.dtype.kind in "mM":  # as numbers they would be nanoseconds
+            ids = frame[identifier].astype(object).to_numpy()
     if time is not None:
-        steps, zone = _times(frame[time], time, given)
+        steps, zone = _times(frame[time], time, given, None if identifier is None else ids)
     elif identifier is not None:
         steps, zone = frame.groupby(identifier).cumcount().to_numpy(), None
     else:
@@ -558,9 +584,12 @@ def _numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
 
 
 def _times(
-    column: pd.Series[Any], name: str, given: Frequency | None
+    column: pd.Series[Any],
+    name: str,
+    given: Frequency | None,
+    ids: npt.NDArray[Any] | None,
 ) -> tuple[npt.NDArray[Any], Any]:
-    """Times as `datetime64[ns]` or int64, and their zone."""
+    """Times as `datetime64[ns]` or int64, and their zone; `ids` are the series of the rows."""
     if column.isna().any():
         row = int(column.isna().to_numpy().argmax())
         raise DataError(f"column {name!r}: row {row} has no time; fill it or drop the row")
@@ -580,11 +609,18 @@ def _times(
     on_the_wall = _days_on_the_wall(column, given)
     if on_the_wall is not None:
         return _nanoseconds(on_the_wall, name), None
-    local = np.unique(_nanoseconds(stamps.dt.tz_localize(None), name))
-    frequency = given or infer_frequency(local)
+    local = _nanoseconds(stamps.dt.tz_localize(None), name)
+    frequency = given or infer_frequency(np.unique(local if ids is None else local[_longest(ids)]))
     if frequency is not None and not frequency.is_clock:
-        return _nanoseconds(stamps.dt.tz_localize(None), name), zone
+        return local, zone
     return _nanoseconds(stamps.dt.tz_convert("UTC").dt.tz_localize(None), name), zone
+
+
+def _longest(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Rows of the series that has most of them."""
+    codes, _ = pd.factorize(ids)
+    found: npt.NDArray[np.bool_] = codes == np.bincount(codes).argmax()
+    return found
 
 
 def _whole_numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.int64]:

@@ -187,7 +187,7 @@ class Panel:
     def steps_behind(self) -> npt.NDArray[np.int64]:
         """How many steps each series ends before the last to end; 0 where they have no dates or differ
         in frequency."""
-        first, *others = {axis.frequency for axis in self.axes}
+        first, *others = {axis.frequency and axis.frequency.unplaced for axis in self.axes}
         places = zip(self.axes, self.values, strict=True)
         alike = len({(axis.start, len(values)) for axis, values in places}) == 1
         if first is None or others or alike:
@@ -266,7 +266,9 @@ def lay_out(
         _refuse_stray(numbers[part], steps[part], identifier)
         values.append(_fill_gaps(numbers[part], target[part], identifier))
         start = steps[bounds[number]]
-        axes.append(TimeAxis(start if frequency else int(start), frequency, size, rows.zone))
+        # Each keeps to its own day of the month.
+        own = frequency and placed_like(steps[part], frequency)
+        axes.append(TimeAxis(start if own else int(start), own, size, rows.zone))
     return Panel(ids, values, axes, columns)
 
 

@@ -61,7 +61,17 @@ def as_frame(data: Table, id_column: str | None = None) -> pd.DataFrame:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"there are two columns {twice!r}; rename or drop one")
-    return frame
+    return _without_arrow_stamps(frame)
+
+
+def _without_arrow_stamps(frame: pd.DataFrame) -> pd.DataFrame:
+    """Arrow's time stamps as pandas' own, whose zones pandas tells of."""
+    kinds = {}
+    for name, kind in frame.dtypes.items():
+        if isinstance(kind, pd.ArrowDtype) and kind.kind == "M":
+            zone = getattr(kind.pyarrow_dtype, "tz", None)
+            kinds[name] = "datetime64[ns]" if zone is None else pd.DatetimeTZDtype("ns", zone)
+    return frame.astype(kinds) if kinds else frame
 
 
 def _read_file(path: Path, id_column: str | None) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def forecast(
     nonnegative: Annotated[
         Optional[bool],
         typer.Option(
-            help="Nothing falls below 0, or some may. [default: nothing where 0 was met often]"
+            help="Nothing falls below 0, or some may. [default: nothing if 0 was met often, none below]"
         ),
     ] = None,
     integer: Annotated[
@@ -322,7 +322,7 @@ def finetune(
     """Teach a model your own series; the result is kept only where it surely forecasts better.
 
     The last windows of each series are held back, and tell. The folder receives model/ (for --model),
-    with lora also adapter/, and the curve of what was learnt (log.csv, loss.png).
+    with lora, where it is kept, also adapter/, and the curve of what was learnt (log.csv, loss.png).
     """
     with errors_in_one_line("the same command goes on from the last checkpoint"):
         if strategy not in STRATEGIES:
@@ -651,7 +651,9 @@ def _check_parts(others: dict[str, Any], output: Path | None) -> None:
     """What a table in parts cannot have: options that look at all of it, or no place for the parts."""
     for option, value in others.items():
         if value is not None:
-            refuse(f"{option} looks at all series together, and a folder is forecast in parts")
+            refuse(
+                f"{option} is not offered for a table in parts: leave it out, or forecast a single file"
+            )
     check_folder(output, "--output")
     if output is None or not _is_folder(output):
         refuse("a folder is forecast into a folder: give --output FOLDER")

@@ -35,7 +35,8 @@ class LlamaCastModel(GlobalForecastingModel):  # type: ignore[misc]
         """
         Args:
             model: a packaged model, the folder of one, or a forecaster.
-            nonnegative: nothing falls below 0, or some may; None: nothing where 0 was met often.
+            nonnegative: nothing falls below 0, or some may; None: nothing where 0 was met often
+                and never passed.
             integer: all values are whole numbers, or need not be; None: those of counts.
         """
         super().__init__()

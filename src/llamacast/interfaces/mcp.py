@@ -57,7 +57,9 @@ def make_server(models: Mapping[str, PretrainedForecaster], folder: Path) -> MCP
         id_column: Column = None,
         nonnegative: Annotated[
             bool | None,
-            Field(description="Nothing falls below 0; left out: where a series has met 0 often."),
+            Field(
+                description="Nothing falls below 0; left out: if 0 was met often and never passed."
+            ),
         ] = None,
     ) -> list[Any]:
         """Forecast each series of a table: medians and 80 % intervals of each step and of their sum,

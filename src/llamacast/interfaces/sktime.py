@@ -23,7 +23,8 @@ class LlamaCastForecaster(BaseForecaster):  # type: ignore[misc]
 
     Args:
         model: a packaged model, or the folder of one.
-        nonnegative: nothing falls below 0, or some may; None: nothing where 0 was met often.
+        nonnegative: nothing falls below 0, or some may; None: nothing where 0 was met often
+            and never passed.
         integer: all values are whole numbers, or need not be; None: those of counts.
         num_samples: paths that quantiles are taken from.
         seed: same seed, same forecast.

@@ -213,8 +213,8 @@ def draw_samples(
             lags = paths[:, :, known.places + step - 1]
             distribution = decode_step(model, window, lags, known, step - 1, decoder)
         found[:, :, step] = settle(distribution.sample(uniforms[:, :, step]))
-        fed = found[:, :, step] if joint else settle(distribution.mean)
-        paths[:, :, lookback + step] = fed
+        # Means are not drawn: rounded, those of rare events would be 0 from then on.
+        paths[:, :, lookback + step] = found[:, :, step] if joint else distribution.mean
     return found if joint else found.sort(dim=1).values
 
 

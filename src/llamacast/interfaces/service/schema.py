@@ -163,7 +163,8 @@ class ForecastOptions(Strict):
     quantiles: Levels | None = Field(None, description="Between 0 and 1; by default 0.1, 0.5, 0.9.")
     seed: int = Field(0, ge=0, lt=2**31)
     nonnegative: bool | None = Field(
-        None, description="Nothing below 0, or some; by default where a series has met 0 often."
+        None,
+        description="Nothing below 0, or some; by default where 0 was met often and never passed.",
     )
     integer: bool | None = Field(
         None, description="Whole numbers, or not; by default where a series counts something."
