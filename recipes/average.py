@@ -2,7 +2,7 @@
 
     python recipes/average.py runs/mean runs/cria/model=2 runs/before/model
 
-Shares follow a folder after `=`, and are 1 otherwise. Weights are written in half precision. Whether
+Shares follow a network after `=`, and are 1 otherwise. Weights are written in half precision. Whether
 the mean is better than its parts is for a benchmark to say.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from llamacast.forecast import TrainingRecord
+from llamacast.forecaster import find_checkpoint
 from llamacast.model import checkpoint
 from llamacast.model.config import CriaConfig
 
@@ -23,7 +24,9 @@ from llamacast.model.config import CriaConfig
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="folder to write")
-    parser.add_argument("parts", nargs="+", help="FOLDER or FOLDER=SHARE")
+    parser.add_argument(
+        "parts", nargs="+", help="packaged names or folders, each with =SHARE or not"
+    )
     parser.add_argument(
         "--num-seasons",
         type=int,
@@ -31,7 +34,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     told = [part.partition("=") for part in arguments.parts]
-    folders = [Path(folder) for folder, _, _ in told]
+    folders = [find_checkpoint(folder) for folder, _, _ in told]
     mean = checkpoint.average(
         [checkpoint.load(folder) for folder in folders],
         [float(share or 1) for _, _, share in told],
