@@ -209,6 +209,11 @@ def test_season_length(name, season):
         ("YS", (1, 0)),
         ("s", (60, 3600)),
         ("10s", (6, 360)),
+        # A season that steps do not divide is none, whatever seven of them were.
+        ("7h", (24, 0)),
+        ("5h", (1, 0)),
+        ("36h", (1, 0)),
+        ("8s", (450, 0)),
     ],
 )
 def test_season_candidates(name, expected):

@@ -17,7 +17,14 @@ from llamacast.data.covariates import UNIT_TOLD, CovariateInputs
 from llamacast.data.frame import read_panel
 from llamacast.forecast import DataError
 from llamacast.model import checkpoint
-from llamacast.training.finetune import FinetuneConfig, finetune, prepared
+from llamacast.training.finetune import (
+    FinetuneConfig,
+    _corpus,
+    finetune,
+    inputs_of,
+    prepared,
+    split,
+)
 from tests.training.small_run import SMALL, SMALL_CRIA
 
 HORIZON = 8
@@ -129,6 +136,20 @@ def test_other_questions_take_covariates_as_usual(config, applied, panel):
     assert np.isfinite(asked.hindcast(plain).levels(plain.values)[0][60:]).all()
     assert next(iter(asked.read(plain))).hidden.isfinite().all()
     assert len(asked.attend(plain.choose([0])).weights) == 1
+
+
+def test_what_is_known_in_the_past_only_is_learnt_as_late_as_it_is_told():
+    panel = read_panel(table(), covariates=["event"], horizon=0)
+    asked = FinetuneConfig(HORIZON)
+    parts = split(panel, asked)
+    inputs = inputs_of(panel, parts, asked)
+    assert inputs.ahead == (False,)
+    corpus = _corpus(panel, parts, inputs)
+    for number, known in enumerate(panel.covariates.values):
+        told = (known[:, 0] - inputs.mean[0]) / inputs.width[0] * UNIT_TOLD
+        learnt = corpus.covariates[slice(*corpus.bounds[number : number + 2]), 0]
+        assert len(learnt) == parts.ends[number]
+        np.testing.assert_allclose(learnt[HORIZON:], told[: len(learnt) - HORIZON], rtol=1e-5)
 
 
 def test_covariates_that_are_not_given_are_named(panel):

@@ -110,9 +110,20 @@ def test_a_finished_run_is_not_run_again_and_another_is_refused(panel, fabric, t
         run(net, dataclasses.replace(panel, axes=axes), tmp_path, fabric)
 
 
-def test_same_seed_same_weights(panel, fabric, tmp_path):
-    found = [run(network(), panel, tmp_path / str(n), fabric, steps=6)[0] for n in range(2)]
-    assert same(*found)
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_same_seed_same_weights(panel, fabric, tmp_path, strategy):
+    asked = FinetuneConfig(12, strategy, steps=6, learning_rate=1e-2)
+    for n in range(2):
+        torch.manual_seed(n)  # whatever ran before
+        finetune(network(), panel, asked, tmp_path / str(n), fabric)
+    assert same(*(checkpoint.load(tmp_path / str(n) / "best") for n in range(2)))
+
+
+def test_nothing_is_learnt_where_nothing_can_be_judged(fabric, tmp_path):
+    values = np.r_[np.arange(300.0) % 7, np.full(150, np.nan)]
+    with pytest.raises(DataError, match="no series that has a history"):
+        run(network(), read_panel([values]), tmp_path, fabric)
+    assert not list(tmp_path.iterdir())
 
 
 @given(
@@ -276,6 +287,10 @@ def test_a_search_halves_its_grid_and_goes_on(panel, fabric, tmp_path, monkeypat
 
 
 def test_the_grid_has_no_context_beyond_the_series():
-    assert {context for context, _ in grid(network(SMALL), 100)} == {32, 64}
-    assert {rate for _, rate in grid(network(SMALL), 100)} == set(LEARNING_RATES)
-    assert {context for context, _ in grid(network(), 10)} == {64}
+    asked = FinetuneConfig(8)
+    assert {context for context, _ in grid(network(SMALL), 100, asked)} == {32, 64}
+    assert {rate for _, rate in grid(network(SMALL), 100, asked)} == set(LEARNING_RATES)
+    assert {context for context, _ in grid(network(), 10, asked)} == {64}
+    # What is asked for is not searched.
+    some = FinetuneConfig(8, context_length=48, learning_rate=5e-5)
+    assert grid(network(SMALL), 100, some) == [(48, 5e-5)]

@@ -203,6 +203,10 @@ def test_it_stops_when_validation_does_not_get_better(tmp_path):
     assert len(saved) == 2  # the best stays
     state = json.loads((tmp_path / CHECKPOINTS / "step-00000040" / "progress.json").read_text())
     assert state["stopped_early"]
+    # It goes on when it is told to wait longer.
+    longer = config(50, validate_every=10, patience=3)
+    _, progress = run(tmp_path, longer, validate=lambda averaged: {"validation_crps": next(scores)})
+    assert (progress.step, progress.best) == (50, 1.0)
 
 
 @pytest.mark.parametrize("save_every", [4, 1000])

@@ -20,7 +20,8 @@ MONDAY = np.datetime64("1970-01-05", "D")
 
 
 def aggregate(corpus: Corpus, lengths: npt.NDArray[np.int64]) -> Corpus | None:
-    """Means over each of `LONGER_STEPS` of which at least half is known, a data set for each and each.
+    """Means over each of `LONGER_STEPS` of which at least half is known, a data set for each and each. What
+    begins before a series or goes on after it is left out.
 
     Only the first `lengths` steps of a series are looked at. Steps are those of the calendar: days
     begin at midnight, weeks on Monday, months on the first. Series without dates, or that would be too
@@ -56,8 +57,12 @@ def _longer(
     own = corpus.frequencies[member]
     if own is None or length < FEWEST_PER_STEP * SHORTEST_AGGREGATE:
         return None
-    stamps = stamps_from(corpus.starts[member], own, 0, length)
-    first, numbers = _numbers(stamps, frequency)
+    # With the step before the first and the one after the last: whether they lie in the same longer ones.
+    around = stamps_from(corpus.starts[member], own, -1, length + 2)
+    begins_whole = _numbers(around[:2], frequency)[1][1] > 0
+    first, numbers = _numbers(around[1:], frequency)
+    ends_whole = numbers[-1] > numbers[-2]
+    numbers = numbers[:-1]
     num_steps = int(numbers[-1]) + 1
     if num_steps < SHORTEST_AGGREGATE or length < FEWEST_PER_STEP * (num_steps - 1):
         return None
@@ -66,6 +71,8 @@ def _longer(
     counts = np.bincount(numbers[known], minlength=num_steps)
     sums = np.bincount(numbers[known], values[known], minlength=num_steps)
     enough = counts >= max(1.0, np.bincount(numbers).max() / 2)
+    enough[0] &= begins_whole
+    enough[-1] &= ends_whole
     if enough.sum() < SHORTEST_AGGREGATE:
         return None
     means = np.where(enough, sums / np.maximum(counts, 1), np.nan).astype(np.float32)

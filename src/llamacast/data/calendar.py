@@ -300,7 +300,8 @@ def natural_seasons(frequency: Frequency | None) -> tuple[int, ...]:
         return ()
     season = season_length(frequency)
     if frequency.is_clock and frequency.unit in ("h", "min"):
-        return season, 7 * season
+        week, rest = divmod(7 * _DAY, frequency.nanoseconds)
+        return season, week if rest == 0 else 1
     return (season, 365) if frequency.name == "D" else (season,)
 
 
@@ -316,7 +317,8 @@ def season_candidates(frequency: Frequency | None) -> tuple[int, int]:
     if frequency.name == "B":
         known = (5, 261)
     elif frequency.unit == "s":
-        known = (60 // frequency.multiple, *known)
+        whole, rest = divmod(60, frequency.multiple)
+        known = (whole if rest == 0 else 1, *known)
     first, second = ([season for season in known if season > 1] + [0, 0])[:2]
     first = first or 1
     return first, second

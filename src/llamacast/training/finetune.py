@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from llamacast.data.corpora import Corpus, HoldOut, join, panel_part
-from llamacast.data.covariates import CovariateInputs, learn_inputs
+from llamacast.data.covariates import Beside, CovariateInputs, learn_inputs, with_future
 from llamacast.data.panel import Panel
 from llamacast.data.windows import SHORTEST_HISTORY, Draws
 from llamacast.forecast import CheckpointError, DataError, Verdict
@@ -170,6 +170,11 @@ def split(panel: Panel, config: FinetuneConfig) -> Split:
     firsts = (ends * (1 - config.history_share)).astype(np.int64)
     known = [int(np.isfinite(v[:end]).sum()) for v, end in zip(panel.values, ends, strict=True)]
     usable = np.flatnonzero(np.array(known) >= SHORTEST_HISTORY)
+    if not any(np.isfinite(panel.values[number][ends[number] :]).any() for number in usable):
+        raise DataError(
+            f"the last {count * horizon} steps of each series are held back to judge what is learnt, and no "
+            "series that has a history before them has a value in them; cut the empty steps off"
+        )
     series, places = np.repeat(usable, count), np.tile(np.arange(count), len(usable))
     rng = np.random.default_rng(config.seed)
     chosen = np.sort(rng.permutation(len(series))[:MOST_WINDOWS])
@@ -257,7 +262,9 @@ def prepare(
     """
     start = prepared(network, config, 0 if inputs is None else len(inputs.names))
     learning = deepcopy(start).train()
-    STRATEGIES[config.strategy](learning, config.rank)
+    with torch.random.fork_rng(devices=[]):  # LoRA's matrices are drawn from torch's own state
+        torch.manual_seed(config.seed)
+        STRATEGIES[config.strategy](learning, config.rank)
     if config.head is not None:
         learning.head.requires_grad_(True)
     if inputs is not None:
@@ -437,6 +444,8 @@ def _corpus(panel: Panel, parts: Split, inputs: CovariateInputs | None = None) -
     shown = panel.choose(longer.tolist()).stretch(
         parts.firsts[longer].tolist(), parts.ends[longer].tolist()
     )
+    # Covariates end with their stretch, or what is told late would be told later than in forecasts.
+    shown = with_future(shown, 0, Beside())
     return join([panel_part("data", shown, () if inputs is None else inputs.matrices(shown))])
 
 

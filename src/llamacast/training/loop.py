@@ -129,6 +129,7 @@ def train(
     averaged.to(fabric.device)
     # Now that the weights are on the device: what optimisers remember is read to where these are.
     progress = resume(objective, averaged, optimisers, directory)
+    progress.stopped_early = _has_stalled(progress, config)
     log = Log(directory, config.log_every, config.tensorboard, fabric, report, progress)
     begun, first = time.perf_counter(), Progress(progress.step, progress.seconds)
     num_broken = 0
@@ -281,8 +282,13 @@ def _average(averaged: nn.Module, objective: nn.Module, horizon: int, step: int)
     torch._foreach_lerp_(means, latest, 1.0 / max(1, horizon))
 
 
+def _has_stalled(progress: Progress, config: LoopConfig) -> bool:
+    """Whether nothing has improved for as long as is waited."""
+    return 0 < config.patience <= progress.validations_since
+
+
 def _judge(found: dict[str, float], progress: Progress, config: LoopConfig) -> None:
     value = found.get("validation_crps", found.get("validation_loss", float("inf")))
     progress.validations_since = 0 if value < progress.best else progress.validations_since + 1
     progress.best = min(progress.best, value)
-    progress.stopped_early = 0 < config.patience <= progress.validations_since
+    progress.stopped_early = _has_stalled(progress, config)

@@ -52,14 +52,17 @@ class Trial:
         return f"context-{self.context_length}-rate-{self.learning_rate:g}"
 
 
-def grid(network: Network, longest: int) -> list[tuple[int, float]]:
-    """Contexts and learning rates to try; contexts longer than the longest series are left out."""
+def grid(network: Network, longest: int, asked: FinetuneConfig) -> list[tuple[int, float]]:
+    """Contexts and learning rates to try: the one that is asked for, or all, but for contexts longer than
+    the longest series."""
     config = network.config
     lengths: Sequence[int] = CONTEXT_LENGTHS
     if isinstance(config, CriaConfig):
         lengths = [config.patch_length * count for count in PATCHES_PER_CONTEXT]
     kept = [length for length in lengths if length <= longest] or [min(lengths)]
-    return list(itertools.product(kept, LEARNING_RATES))
+    contexts = kept if asked.context_length is None else [asked.context_length]
+    rates = LEARNING_RATES if asked.learning_rate is None else [asked.learning_rate]
+    return list(itertools.product(contexts, rates))
 
 
 def search(
@@ -70,7 +73,7 @@ def search(
     fabric: Fabric,
     announce: Callable[[str], None] = lambda text: None,
 ) -> FinetuneConfig:
-    """The best context and learning rate for `config`, of the grid.
+    """The best context and learning rate for `config`, of the grid; what it has of them already stays.
 
     All are tried for an eighth of the steps, the better half for twice as many, and so on, each going
     on where it stopped. `directory` receives `search.csv`, `search.png` and the runs; the same call
@@ -91,7 +94,7 @@ def search(
         return dataclasses.replace(trial, crps=min(score for _, score in _curve(own)))
 
     longest = max(len(values) for values in panel.values)
-    left, steps = grid(network, longest), max(1, round(FIRST_SHARE * config.steps))
+    left, steps = grid(network, longest, config), max(1, round(FIRST_SHARE * config.steps))
     table: list[Trial] = []
     while True:
         announce(f"trying {len(left)} of the grid for {steps} steps each")

@@ -91,7 +91,12 @@ def resume(
         objective.load_state_dict(weights)
         averaged.load_state_dict(means)
         for optimiser, state in zip(optimisers, states, strict=True):
+            # Of weight decay what is asked for now counts, as of all else that may change between sittings.
+            decays = [group.get("weight_decay") for group in optimiser.param_groups]
             optimiser.load_state_dict(state)
+            for group, decay in zip(optimiser.param_groups, decays, strict=True):
+                if decay is not None:
+                    group["weight_decay"] = decay
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{found[-1]} was written by a run of another model or optimiser; train in another "

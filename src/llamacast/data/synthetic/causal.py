@@ -46,16 +46,16 @@ def causal(rng: Rng, axes: Axes) -> Rows:
     """
     longer = axes.longer(_LEAD_IN)
     rows = np.arange(axes.num_series)
-    nodes = [standardise(gaussian_process(rng, longer)) for _ in range(NUM_ROOTS)]
+    nodes = [standardise(gaussian_process(rng, longer), longer.lengths) for _ in range(NUM_ROOTS)]
     while len(nodes) < NUM_NODES:
-        nodes.append(_next_node(rng, nodes))
+        nodes.append(_next_node(rng, nodes, longer.lengths))
     shown = rng.integers(NUM_ROOTS, NUM_NODES, size=axes.num_series)
     values = np.stack(nodes)[shown, rows, _LEAD_IN:]
     size = log_uniform(rng, 0.005, 0.3, axes.num_series) * chance(rng, 0.7, axes.num_series)
     return values + column(size) * rng.standard_normal(values.shape)
 
 
-def _next_node(rng: Rng, parents: list[Rows]) -> Rows:
+def _next_node(rng: Rng, parents: list[Rows], lengths: Integers) -> Rows:
     num_series = len(parents[0])
     total = np.zeros_like(parents[0])
     # The latest node is always a parent, so that graphs are deep and no node is left without.
@@ -65,7 +65,7 @@ def _next_node(rng: Rng, parents: list[Rows]) -> Rows:
         lags = rng.integers(LONGEST_LAG + 1, size=num_series) * chance(rng, 0.5, num_series)
         total += column(weight) * delay(parent, lags)
     total += 0.5 * rng.standard_normal((num_series, 1))
-    return standardise(_activate(rng, total))
+    return standardise(_activate(rng, total), lengths)
 
 
 def delay(rows: Rows, lags: Integers) -> Rows:
