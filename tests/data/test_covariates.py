@@ -294,3 +294,13 @@ def test_columns_may_be_named_by_numbers():
     expected = read(history, covariates=["price"], future_frame=future[["shop", "day", "price"]])
     for one, other in zip(found.covariates.values, expected.covariates.values, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_where_no_word_stands_there_is_none():
+    history, future = both()
+    rare = np.where(np.arange(len(history)) % 9 == 4, "sale", None)
+    found = read(history.assign(event=rare), future_frame=future.assign(event=None))
+    place = found.covariates.names.index("event=sale")
+    told = np.concatenate([one[:60, place] for one in found.covariates.values])
+    np.testing.assert_array_equal(told, (history.assign(event=rare).event == "sale").astype(float))
+    assert all((one[60:, place] == 0).all() for one in found.covariates.values)

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamacast.data.calendar import parse_frequency
 from llamacast.data.frame import read_panel
+from llamacast.data.tables import read_csv_text
 from llamacast.forecast import DataError
 
 HOURS = pd.date_range("2024-01-01", periods=48, freq="h")
@@ -540,6 +542,38 @@ def test_numbers_that_cannot_be_read_are_named_with_their_row(long, spoilt):
     with pytest.raises(DataError, match="'sold': row 17 holds") as error:
         read_panel(long[["unique_id", "ds"]].assign(sold=sold))
     assert repr(spoilt) in str(error.value)
+
+
+LONG = 200_000
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "1" + LONG * " " + "a",
+        "1" + LONG * " " + "2x",
+        "1 1:00" + LONG * " " + "x",
+        "€" + LONG * " " + "x",
+        LONG * "1" + "x",
+    ],
+)
+def test_long_cells_take_no_longer_than_their_length(cell):
+    """Of an expression that can read a run of spaces in two ways, none of these would ever end."""
+    for text in (f"x\n{cell}\n2\n", f"x;y\n{cell};1\n2;2\n"):
+        with pytest.raises(DataError):
+            read_panel(read_csv_text(text, None))
+
+
+def test_names_of_frequencies_take_no_longer_than_their_length():
+    with pytest.raises(DataError, match="not known"):
+        parse_frequency(LONG * " " + "!")
+
+
+def test_many_columns_of_texts_are_refused_at_once():
+    columns = {f"c{number}": ["a", "a"] for number in range(1000)}
+    frame = pd.DataFrame({"ds": ["2024-01-01"] * 2, **columns, "y": [1.0, 1.0]})
+    with pytest.raises(DataError, match="none of the columns"):
+        read_panel(frame)
 
 
 @pytest.mark.parametrize("kind", [decimal.Decimal, str, np.float16, bool, int])

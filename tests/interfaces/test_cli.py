@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import llamacast
 from llamacast.applied.features import FeatureHead
 from llamacast.interfaces.cli import _models, app
-from llamacast.interfaces.terminal import OPTIONS, in_options, told_apart
+from llamacast.interfaces.terminal import OPTIONS, in_options, told_apart, write
 
 
 @pytest.fixture
@@ -232,6 +232,10 @@ def test_a_backtest_of_a_folder_scores_each_data_set(run, tmp_path):
     assert "rain\n" in result.output
     assert "sun\n" in result.output
     assert "all data sets" in result.output
+    for option in ("--holidays", "--frequency", "--covariates"):
+        refused = run("backtest", tmp_path, "--horizon", 7, option, "D")
+        assert refused.exit_code == 2
+        assert f"{option} is for a table" in refused.output
     # A data set that is too short is named before anything is forecast.
     frame.assign(target=[[1.0, 2.0], [3.0]]).to_parquet(tmp_path / "wind.parquet")
     short = run("backtest", tmp_path, "--horizon", 7, "--models", "naive")
@@ -440,3 +444,21 @@ def test_as_many_digits_are_printed_as_tell_quantiles_apart(offset):
 def test_what_rounding_makes_has_no_digits_of_its_own():
     frame = pd.DataFrame({"low": [0.1 + 0.2], "high": [0.3]})
     assert told_apart(frame, ["low", "high"]).split() == ["low", "high", "0.3", "0.3"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch, name):
+    frame, output = pd.DataFrame({"x": [1.0, 2.0]}), tmp_path / name
+    write(frame, output)
+    before = output.read_bytes()
+
+    def stops(frame, path, **options):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", stops)
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", stops)
+    with pytest.raises(KeyboardInterrupt):
+        write(frame.assign(x=3.0), output)
+    assert output.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [output]

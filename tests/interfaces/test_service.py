@@ -16,6 +16,9 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 import llamacast
+from llamacast.data.frame import read_panel
+from llamacast.evaluation.baselines import SeasonalNaive
+from llamacast.forecast import DataError, TrainingRecord
 from llamacast.interfaces.service import app as app_module
 from llamacast.interfaces.service.app import HUNG_UP, make_app
 from llamacast.interfaces.service.batching import Batcher
@@ -23,7 +26,7 @@ from llamacast.interfaces.service.limits import PROBLEM, Limits, ServiceError
 from llamacast.interfaces.service.run import read_keys
 from llamacast.interfaces.service.schema import EXAMPLE, ForecastRequest
 from llamacast.interfaces.service.state import Service
-from llamacast.interfaces.service.tables import TableRequest, read_table
+from llamacast.interfaces.service.tables import TableRequest, read_table, standing
 from tests.interfaces.serving import serving, wait_for
 
 FORECAST = "/v1/timeseries/forecast"
@@ -741,3 +744,25 @@ def test_files_of_keys_that_cannot_be_meant_are_refused(tmp_path, content, messa
         read_keys(tmp_path / "keys")
     (tmp_path / "keys").write_bytes("\ufeffada:0123456789abcdef".encode())
     assert read_keys(tmp_path / "keys") == {"0123456789abcdef": "ada"}
+
+
+class Knows(SeasonalNaive):
+    """Weights that were fine-tuned on the time of the windows, and fail on some."""
+
+    training = TrainingRecord(until="2024-03-25T00:00:00")
+
+    def forecast(self, data, horizon, **options):
+        if len(data) > 1 or len(data.values[0]) > 90:
+            raise DataError("too long")
+        return super().forecast(data, horizon)
+
+
+def test_scores_of_a_model_that_knew_or_failed_are_told_so():
+    days = pd.date_range("2024-01-01", periods=100)
+    panel = read_panel(pd.DataFrame({"ds": days, "y": np.arange(100.0) % 7 + np.arange(100)}))
+    scores, notes = standing(panel, 7, {"knows": Knows()})
+    assert notes[0].startswith("knows: ")
+    assert "its score is no forecast's" in notes[0]
+    assert notes[1] == "knows failed on 1 of 3 windows: DataError: too long"
+    # On the windows that both have told.
+    assert [one.crps for one in scores if one.model == "knows"] == [1.0]

@@ -107,8 +107,28 @@ def test_another_run_is_not_written_over(tmp_path):
     frame.assign(unique_id="new " + frame["unique_id"]).to_parquet(source / "more.parquet")
     with pytest.raises(CheckpointError, match="table differs"):
         forecast_dataset(source, output, ASKED)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
     with pytest.raises(CheckpointError, match="other files"):
-        forecast_dataset(source, source, ASKED)
+        forecast_dataset(source, tmp_path / "full", ASKED)
+
+
+def test_forecasts_are_not_written_where_the_table_is_read(tmp_path):
+    source = write(tmp_path / "in", table(count=2))
+    for output in (source, source / "out"):
+        with pytest.raises(DataError, match="lies within"):
+            forecast_dataset(source, output, ASKED)
+    assert not (source / "out").exists()
+
+
+def test_what_a_user_should_know_of_some_series_is_told_by_the_run(tmp_path):
+    frame = table(count=6)
+    odd = frame.index[frame.unique_id == "shop 003"][4]
+    frame.loc[odd, "y"] = -9999.0
+    own = llamacast.load("cria", device="cpu").forecast(frame, 5, num_samples=20)
+    run = forecast_dataset(write(tmp_path / "in", frame), tmp_path / "out", ASKED, num_shards=3)
+    assert "shop 003" in own.notes[0]
+    assert own.notes[0] in run.notes()
 
 
 def test_times_that_parts_would_read_differently_are_refused(tmp_path):

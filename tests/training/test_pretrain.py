@@ -192,6 +192,11 @@ def test_a_run_that_differs_is_refused(corpus, tmp_path):
     with pytest.raises(CheckpointError, match=r"data\.more"):
         pretrain(more, tmp_path / "run", plan)
     longer = dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, steps=2))
+    whole = (tmp_path / "run" / "run.json").read_text()
+    (tmp_path / "run" / "run.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"run\.json cannot be read"):
+        pretrain(corpus, tmp_path / "run", longer)
+    (tmp_path / "run" / "run.json").write_text(whole)
     # A version that did not know an option has used its default.
     written = tmp_path / "run" / "run.json"
     told = json.loads(written.read_text())

@@ -131,7 +131,7 @@ def parse_frequency(name: str) -> Frequency:
     """
     if not isinstance(name, str):
         raise DataError(f"frequency must be a name such as 'h' or 'MS'; got {name!r}")
-    found = re.fullmatch(r"\s*(\d*)\s*([A-Za-z]+)(?:-([A-Za-z]{3}))?\s*", name)
+    found = re.fullmatch(r"(\d*)\s*([A-Za-z]+)(?:-([A-Za-z]{3}))?", name.strip())
     spelling = found and _find_spelling(found[2])
     if not found or not spelling or found[1].startswith("0") or len(found[1]) > LONGEST_MULTIPLE:
         raise DataError(

@@ -107,7 +107,8 @@ def _numbers_of_series(rows: pd.DataFrame, found: Columns, panel: Panel) -> npt.
 def _as_numbers(
     column: pd.Series[Any], name: str, is_history: npt.NDArray[np.bool_]
 ) -> list[tuple[str, Floats]]:
-    """A numeric column as it is; of words a column of ones and zeros for each."""
+    """A numeric column as it is; of words a column of ones and zeros for each. An empty cell is none of
+    them, as on days without an event."""
     if column.dtype == object and _all_numbers(column.dropna()):
         column = pd.to_numeric(column)
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
@@ -120,7 +121,7 @@ def _as_numbers(
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         raise DataError(f"covariate {name!r} holds dates; give numbers or categories")
     words = column.astype(object)
-    missing = words.isna().to_numpy()
+    words = words.where(words.notna(), None)
     counts = words[is_history].value_counts()
     if len(counts) > MOST_WORDS:
         raise DataError(
@@ -134,7 +135,7 @@ def _as_numbers(
             "its effect cannot be known"
         )
     return [
-        (f"{name}={word}", np.where(missing, np.nan, (words == word).to_numpy(dtype=np.float64)))
+        (f"{name}={word}", words.eq(word).to_numpy().astype(np.float64))
         for word in sorted(counts.index, key=str)
     ]
 

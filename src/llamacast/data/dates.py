@@ -28,9 +28,9 @@ _HEAD = 20
 """Distinct texts after which a spelling that has read none of them is given up."""
 
 _CLOCK = (
-    r"^(?P<day>.*?)(?:[T ]\s*(?=\d{1,2}(?::|\s?[AaPp]\.?[Mm]))(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?"
-    r"(?::(?P<second>[0-5]\d(?:[.,]\d{1,9})?))?\s*(?P<half>[AaPp]\.?[Mm]\.?)?(?:\s*Uhr)?"
-    rf"\s*(?P<offset>{_OFFSET})?)?$"
+    r"^(?P<day>.*?)(?:[T ]\s{0,3}(?=\d{1,2}(?::|\s?[AaPp]\.?[Mm]))(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?"
+    r"(?::(?P<second>[0-5]\d(?:[.,]\d{1,9})?))?\s{0,3}(?P<half>[AaPp]\.?[Mm]\.?)?(?:\s{0,3}Uhr)?"
+    rf"\s{{0,3}}(?P<offset>{_OFFSET})?)?$"
 )
 _WEEKDAY = (
     r"(?i)^(?:mo|di|mi|do|fr|sa|so|mon|tues?|wed|thu(?:rs)?|fri|sat|sun|monday|tuesday|wednesday|thursday|"

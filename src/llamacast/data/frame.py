@@ -42,6 +42,8 @@ PARTS_OF_TIME = (
     | dict.fromkeys(("day", "tag"), 366)
 )
 
+MOST_PAIRED = 12
+"""Columns of which every two are looked at together: of a thousand there are half a million pairs."""
 NAMES_SHOWN = 8
 """Columns that a message lists before it only counts them."""
 
@@ -52,7 +54,8 @@ _CALLED_LIKE_NAMES = re.compile(
     re.IGNORECASE,
 )
 """What columns of part numbers and the like are called; NO alone is a gas."""
-_NUMBER_IN_TEXT = rf"\s*{_CURRENCY}?\s*[-+(]?\s*\d[\d.,' ]*(?:%|\)|{_CURRENCY})?\s*$"
+# One way only to read a run of spaces: cells may be as long as strangers please.
+_NUMBER_IN_TEXT = rf"{_CURRENCY}?\s?[-+(]?\s?\d[\d.,' ]*(?:%|\)|{_CURRENCY})?$"
 
 
 class ColumnNames(TypedDict, total=False):
@@ -416,7 +419,7 @@ def _refuse_ids(
             f"column {clocks[0]!r} holds times of the day; join it with {time!r} into one column, such as "
             "2024-01-31 14:00"
         )
-    for pair in combinations([*words, *codes], 2):
+    for pair in combinations([*words, *codes][:MOST_PAIRED], 2):
         if not frame.duplicated([time, *pair]).any() and frame.duplicated(list(pair)).any():
             raise DataError(
                 f"only columns {pair[0]!r} and {pair[1]!r} together tell the series apart; join them into "

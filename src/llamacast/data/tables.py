@@ -213,7 +213,7 @@ def _share(column: pd.Series[Any], pattern: str) -> float:
 
 def _has_decimal_points(column: pd.Series[Any]) -> bool:
     """Whether a column is of numbers with a dot that groups no thousands: 12.5, 0.125."""
-    number = column.str.fullmatch(r"[+-]?\d*\.?\d+")
+    number = column.str.fullmatch(r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)")
     month = column.str.fullmatch(r"\d{1,2}\.(?:19|20)\d\d")
     grouped = column.str.fullmatch(_GROUPED) | column.str.fullmatch(r"[+-]?\d+")
     return bool(number.all() and not month.all() and not grouped.all())

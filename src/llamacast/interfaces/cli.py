@@ -51,6 +51,7 @@ app = typer.Typer(
 app.add_typer(text_cli.app, name="text")
 
 TEXT_MODELS = ("digits",)
+NOTES_SHOWN = 10
 STRATEGIES = ("full", "last-layers", "head", "lora", "features")
 
 
@@ -149,6 +150,10 @@ def forecast(
                     device=device,
                 ),
             )
+            for note in (notes := run.notes())[:NOTES_SHOWN]:
+                tell(note)
+            if len(notes) > NOTES_SHOWN:
+                tell(f"... {len(notes)} notes; {output}/_notes-*.txt have them all")
             tell(f"wrote {run.num_shards} parts in {output}")
             return
         check_suffix(output, (".csv", ".parquet"), "--output")
@@ -239,6 +244,18 @@ def backtest(
             refuse("--models names none")
         entrants = {name: _entrant(name, season, device, options) for name in names}
         if holds_series(data):
+            told = {
+                "--id-column": id_column,
+                "--time-column": time_column,
+                "--target-column": target_column,
+                "--frequency": frequency,
+                "--group-column": group_column,
+                "--future": future,
+                "--covariates": covariates,
+                "--holidays": holidays,
+            }
+            for option in (name for name, value in told.items() if value is not None):
+                refuse(f"{option} is for a table; {data} holds a series in each row: leave it out")
             panels = read_panels(data)
         else:
             table = read_known_ahead(

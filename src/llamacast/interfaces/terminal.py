@@ -161,10 +161,18 @@ def _digits(rows: npt.NDArray[np.float64]) -> int:
 
 
 def write(frame: pd.DataFrame, output: Path | None) -> None:
-    if output is not None and output.suffix == ".csv":
-        frame.to_csv(output, index=False)
-    elif output is not None:
-        frame.to_parquet(output)
+    """All of it or nothing: what was there before stays until then."""
+    if output is None:
+        return
+    made = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        if output.suffix == ".csv":
+            frame.to_csv(made, index=False)
+        else:
+            frame.to_parquet(made)
+        os.replace(made, output)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def tell_written(*paths: Path | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,12 @@ def save(model: Network, directory: Path, dtype: torch.dtype = torch.float32) ->
         name: weight.detach().to("cpu", dtype).contiguous()
         for name, weight in model.state_dict().items()
     }
-    save_file(weights, directory / WEIGHTS_FILE)
+    unfinished = directory / f"{WEIGHTS_FILE}.new"
+    save_file(weights, unfinished)
+    os.replace(unfinished, directory / WEIGHTS_FILE)
     architecture = "cria" if isinstance(model, Cria) else "lag-llama"
     config = {"architecture": architecture, **dataclasses.asdict(model.config)}
-    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    write_json(config, directory / CONFIG_FILE)
 
 
 def load(directory: Path) -> Network:
@@ -183,7 +186,14 @@ def average(networks: Sequence[Network], shares: Sequence[float]) -> Network:
 def save_training(record: TrainingRecord, directory: Path) -> None:
     """Write what the weights in `directory` have learnt from."""
     fields = dataclasses.asdict(record)
-    (directory / TRAINING_FILE).write_text(json.dumps(fields, indent=2) + "\n")
+    write_json(fields, directory / TRAINING_FILE)
+
+
+def write_json(fields: dict[str, Any], path: Path) -> None:
+    """Write a file that is whole or as it was, also if the disk is full."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.write_text(json.dumps(fields, indent=2) + "\n")
+    os.replace(unfinished, path)
 
 
 def load_training(directory: Path) -> TrainingRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ INDEX_WITHOUT_NAME = "__index_level_"
 """How the columns begin that pandas writes to parquet for it."""
 SERIES_LOOKED_AT = 5
 """To tell the frequency."""
+NOTES = "notes"
+"""Under which the `attrs` of a forecast have what a user should know of it."""
 MOST_VALUES = 2**24
 """Sampled at a time: series, paths and steps."""
 
@@ -104,7 +106,8 @@ class FrameForecaster:
         )
 
     def __call__(self, frame: pd.DataFrame, threads: int | None = None) -> pd.DataFrame:
-        """The forecast of all series of a frame, each as it would be in any other frame.
+        """The forecast of all series of a frame, each as it would be in any other frame; its `attrs` have
+        what a user should know of it.
 
         `threads` caps torch's of this process, so that workers side by side do not get into each
         other's way.
@@ -126,7 +129,9 @@ class FrameForecaster:
             self._forecast(panel.choose(list(range(first, min(first + together, len(panel))))))
             for first in range(0, len(panel), together)
         ]
-        return pd.concat(parts, ignore_index=True)
+        whole = pd.concat([frame for frame, _ in parts], ignore_index=True)
+        whole.attrs[NOTES] = [note for _, notes in parts for note in notes]
+        return whole
 
     def weights(self) -> str:
         """What tells the model from others: a folder's may change."""
@@ -153,7 +158,7 @@ class FrameForecaster:
             frequency=self.frequency,
         )
 
-    def _forecast(self, panel: Panel) -> pd.DataFrame:
+    def _forecast(self, panel: Panel) -> tuple[pd.DataFrame, Sequence[str]]:
         found = load_once(self.model, self.device).forecast(
             panel,
             self.horizon,
@@ -164,7 +169,7 @@ class FrameForecaster:
             integer=self.integer,
             progress=False,
         )
-        return found.to_frame(quantiles=self.quantiles)
+        return found.to_frame(quantiles=self.quantiles), found.notes
 
 
 def shards_of(names: pd.Series[str], num_shards: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Readers of parquet folders leave out names that begin with an underscore.
 forecasts/_run.json              what was asked, of which table
 forecasts/_shards/00007.parquet  rows of some series; gone when all is done
 forecasts/part-00007.parquet     their forecast; there only when it is whole
+forecasts/_notes-00007.txt       what a user should know of it, if anything
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from llamacast.forecast import CheckpointError, DataError
-from llamacast.scaleout.partition import FrameForecaster, shards_of
+from llamacast.scaleout.partition import NOTES, FrameForecaster, shards_of
 
 RUN_FILE, SHARDS = "_run.json", "_shards"
 ROWS_PER_SHARD = 500_000
@@ -75,9 +76,21 @@ class Run:
         """
         _check_times(forecast, str(self.asked.time_column))
         made = self.folder / f".{self.part(number).name}.{uuid.uuid4().hex}"
+        notes = forecast.attrs.pop(NOTES, ())
+        if notes:
+            made.write_text("".join(f"{note}\n" for note in notes))
+            os.replace(made, self._notes(number))
         # In microseconds, which Spark reads.
         forecast.to_parquet(made, index=False, coerce_timestamps="us")
         os.replace(made, self.part(number))
+
+    def _notes(self, number: int) -> Path:
+        return self.folder / f"_notes-{number:05d}.txt"
+
+    def notes(self) -> list[str]:
+        """What a user should know of the forecasts that are there."""
+        files = sorted(self.folder.glob("_notes-*.txt"))
+        return [line for file in files for line in file.read_text().splitlines()]
 
     def do(self, number: int, threads: int | None = None) -> int:
         """Forecast a shard, and say of how many series."""
@@ -137,6 +150,10 @@ def open_run(
 
 
 def _open(source: Path, folder: Path, asked: FrameForecaster, num_shards: int | None) -> Run:
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise DataError(
+            f"{folder} lies within {source}, whose files are all read; choose a folder outside"
+        )
     table = _dataset(source)
     # Whatever pandas had as its index is a column here.
     head: pd.DataFrame = table.head(ROWS_OF_HEAD).to_pandas(ignore_metadata=True)

@@ -170,7 +170,9 @@ def split(panel: Panel, config: FinetuneConfig) -> Split:
     firsts = (ends * (1 - config.history_share)).astype(np.int64)
     known = [int(np.isfinite(v[:end]).sum()) for v, end in zip(panel.values, ends, strict=True)]
     usable = np.flatnonzero(np.array(known) >= SHORTEST_HISTORY)
-    if not any(np.isfinite(panel.values[number][ends[number] :]).any() for number in usable):
+    if not any(
+        np.isfinite(panel.values[number][ends[number] :]).any() for number in usable.tolist()
+    ):
         raise DataError(
             f"the last {count * horizon} steps of each series are held back to judge what is learnt, and no "
             "series that has a history before them has a value in them; cut the empty steps off"

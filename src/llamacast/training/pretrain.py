@@ -86,7 +86,7 @@ def pretrain(
 
     def save_model(averaged: nn.Module) -> None:
         assert isinstance(averaged, Objective)
-        (directory / RUN_FILE).write_text(json.dumps(told, indent=1))
+        checkpoint.write_json(told, directory / RUN_FILE)
         checkpoint.save(averaged.network, directory / MODEL_DIRECTORY)
         checkpoint.save_training(record, directory / MODEL_DIRECTORY)
 
@@ -153,9 +153,15 @@ def _check_same(told: dict[str, Any], directory: Path) -> None:
     known = directory / RUN_FILE
     if not known.exists():
         return
+    try:
+        before = json.loads(known.read_text())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{known} cannot be read ({error}); delete it to go on without asking whether the run is the same"
+        ) from error
     # What an older version did not write had its default, but for the network's shape.
     usual = _members(PretrainConfig()) | {"model": {}}
-    changed = ", ".join(_changes(json.loads(known.read_text()), told, usual))
+    changed = ", ".join(_changes(before, told, usual))
     if changed:
         raise CheckpointError(
             f"{directory} holds a run that differs in {changed}; train in another folder, perhaps "

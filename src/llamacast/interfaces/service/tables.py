@@ -49,7 +49,7 @@ class TableRequest(Strict):
     id_column: str | None = None
     time_column: str | None = None
     target_column: str | None = None
-    frequency: str | None = None
+    frequency: str | None = Field(default=None, max_length=30)
     nonnegative: bool | None = None
     scores: bool = Field(True, description="Tell where the models stood on the last windows.")
 
@@ -262,20 +262,25 @@ def standing(
     entrants: dict[str, Any] = {name: Settled(model, options) for name, model in models.items()}
     entrants["seasonal-naive"] = SeasonalNaive()
     try:
-        table = backtest(some, horizon, entrants, num_windows=windows).table()
+        judged = backtest(some, horizon, entrants, num_windows=windows)
     except DataError as error:
         return [], [f"How good such a forecast would have been before cannot be told: {error}"]
-    base = table.loc["seasonal-naive"]
     scores = [
         TableScore(
             model=str(name),
-            crps=_ratio(row["CRPS"], base["CRPS"]),
-            mase=_ratio(row["MASE"], base["MASE"]),
+            crps=_number(row["CRPS ratio"]),
+            mase=_number(row["MASE ratio"]),
             coverage_80=_number(100 * row["coverage 80"]),
         )
-        for name, row in table.loc[list(entrants)].iterrows()
+        for name, row in judged.table().loc[list(entrants)].iterrows()
     ]
-    notes = [
+    notes = [f"{name}: {how}; its score is no forecast's." for name, how in judged.leaks.items()]
+    notes += [
+        f"{name} failed on {count} of {len(judged.series)} windows: {message}"
+        for name, messages in judged.errors().items()
+        for message, count in messages.items()
+    ]
+    notes += [
         f"{one.model} was no better than repeating the last season on the last {windows} windows: "
         "do not rely on it here."
         for one in scores
@@ -284,11 +289,6 @@ def standing(
     if windows < NUM_WINDOWS:
         notes.append(f"Only {windows} window(s) could be judged: the history is short.")
     return scores, notes
-
-
-def _ratio(above: Any, below: Any) -> float | None:
-    ratio = float(above) / float(below) if float(below) else math.nan
-    return _number(ratio)
 
 
 def _number(value: Any) -> float | None:

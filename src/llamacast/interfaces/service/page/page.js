@@ -157,7 +157,7 @@ function draw() {
     add("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value));
   }
   const times = [...one.history_times, ...one.times];
-  const label = (time) => time.replace(/T00:00:00.*$/, "").replace("T", " ").slice(0, 16);
+  const label = (time) => time.replace(/T00:00:00.*$/, "").replace("T", " ").replace(/(?:[+-]\d\d:\d\d|Z)$/, "").replace(/^(.{16}):00$/, "$1");
   const ticks = Math.max(1, Math.min(4, Math.floor((width - LEFT - RIGHT) / TIME_WIDTH)));
   for (let tick = 0; tick <= ticks; tick++) {
     const step = Math.round((tick / ticks) * (count - 1));
