@@ -60,6 +60,25 @@ def test_csv_and_arrow_stand_beside_parquet(tmp_path):
     assert corpus.starts[1] == np.datetime64("2024-01-01")
 
 
+def test_days_that_a_source_leaves_out_are_missing(tmp_path):
+    days = pd.date_range("2023-12-20", "2026-03-01")
+    shut = days.strftime("%m-%d").isin(["12-25", "02-29"])
+    values = np.arange(len(days), dtype=float)
+    frame = pd.DataFrame(
+        {"item_id": ["a"], "start": days[:1], "freq": ["D"], "target": [values[~shut]]}
+    )
+    frame.to_parquet(tmp_path / "shops.parquet")
+    table(["x"]).to_parquet(tmp_path / "hours.parquet")
+    corpus = read_corpus(tmp_path, left_out_days={"shops": ["12-25", "02-29"]})
+    number = corpus.ids.index("a")
+    assert corpus.starts[number] == days[0].to_datetime64()
+    np.testing.assert_array_equal(corpus.series(number), np.where(shut, np.nan, values))
+    with pytest.raises(DataError, match="'25-12'"):
+        read_corpus(tmp_path, left_out_days={"shops": ["25-12"]})
+    with pytest.raises(DataError, match="hours: its series have steps other than days"):
+        read_corpus(tmp_path, left_out_days={"hours": ["12-25"]})
+
+
 def test_data_sets_may_be_left_out(tmp_path):
     for name in ("a", "b"):
         table(["x"]).to_parquet(tmp_path / f"{name}.parquet")

@@ -25,6 +25,7 @@ def test_every_kind_of_value(tmp_path):
         """
         data = "series"
         without = ["m4"]
+        left_out_days = {shops = ["12-25", "01-01"]}
         seed = 3
         precision = "bf16-mixed"
         [mixture]
@@ -50,6 +51,7 @@ def test_every_kind_of_value(tmp_path):
     )
     assert recipe.data == tmp_path / "series"
     assert (recipe.without, recipe.precision, recipe.training.seed) == (("m4",), "bf16-mixed", 3)
+    assert recipe.left_out_days == {"shops": ("12-25", "01-01")}
     training = recipe.training
     assert training.mixture.points_exponent == 1.0
     assert training.mixture.weights == {"m3": 2.0}

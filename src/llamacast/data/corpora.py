@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,7 @@ SUFFIXES = (*ARROW_SUFFIXES, ".parquet", ".pq", ".csv", ".gz")
 FEWEST_SERIES_TO_HOLD_BACK = 20
 TAIL_SHARE = 0.1
 LONGEST_TAIL = 2048
+_MONTH_AND_DAY = re.compile(r"(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,11 @@ def join(datasets: Iterable[DataSet]) -> Corpus:
     )
 
 
-def read_corpus(path: Path, without: Sequence[str] = ()) -> Corpus:
+def read_corpus(
+    path: Path,
+    without: Sequence[str] = (),
+    left_out_days: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Corpus:
     """Read a folder of data sets, or one data set, as one corpus.
 
     A data set is a parquet, Arrow or CSV file, or an Arrow folder (Hugging Face `save_to_disk`,
@@ -242,6 +250,9 @@ def read_corpus(path: Path, without: Sequence[str] = ()) -> Corpus:
 
     Args:
         without: names of data sets to leave out, such as those that will be tested on.
+        left_out_days: of data sets, by name, days of each year (month and day, "12-25") that their sources
+            have no values for and do not count either, so that all after them would stand too early. They
+            become missing.
 
     Raises:
         DataError: if there is nothing, a file is not of these kinds, or a name of `without` is not
@@ -251,7 +262,11 @@ def read_corpus(path: Path, without: Sequence[str] = ()) -> Corpus:
     missing = set(without) - {part.name for part in found}
     if missing:
         raise DataError(f"{path}: there is no data set {sorted(missing)[0]!r} to leave out")
-    found = [part for part in found if part.name not in without]
+    found = [
+        with_days(part, left_out_days[part.name]) if part.name in left_out_days else part
+        for part in found
+        if part.name not in without
+    ]
     names = [part.name for part in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -259,6 +274,32 @@ def read_corpus(path: Path, without: Sequence[str] = ()) -> Corpus:
     if not found:
         raise DataError(f"{path}: no data set is left")
     return join(sorted(found, key=lambda part: part.name))
+
+
+def with_days(part: DataSet, left_out: Sequence[str]) -> DataSet:
+    """A data set of days in which those that its source has left out are missing values.
+
+    Raises:
+        DataError: if its steps are not days, or one that is left out is no month and day.
+    """
+    for day in left_out:
+        if not _MONTH_AND_DAY.fullmatch(day):
+            raise DataError(
+                f"left_out_days.{part.name} must be months and days such as '12-25'; got {day!r}"
+            )
+    if any(frequency is None or frequency.name != "D" for frequency in part.frequencies):
+        raise DataError(f"left_out_days.{part.name}: its series have steps other than days")
+    values = []
+    for own, start in zip(part.values, part.starts, strict=True):
+        years = len(own) // 365 + 2
+        count = len(own) + years * len(left_out)
+        days = start.astype("datetime64[D]") + np.arange(count)
+        there = ~np.isin([day[5:] for day in np.datetime_as_string(days)], list(left_out))
+        places = np.flatnonzero(there)[: len(own)]
+        longer = np.full(places[-1] + 1, np.nan, dtype=np.float32)
+        longer[places] = own
+        values.append(longer)
+    return dataclasses.replace(part, values=values)
 
 
 def _sources(path: Path) -> list[Path]:

@@ -492,6 +492,7 @@ def pretrain(
             training,
             minutes=minutes,
             without=plan.without,
+            left_out_days=plan.left_out_days,
             start_from=find_checkpoint(start_from) if start_from else None,
             device=device,
             precision=plan.precision,

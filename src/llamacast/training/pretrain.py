@@ -214,6 +214,7 @@ def run_pretraining(
     *,
     minutes: float | None = None,
     without: tuple[str, ...] = (),
+    left_out_days: Mapping[str, tuple[str, ...]] | None = None,
     start_from: Path | None = None,
     device: str = "auto",
     precision: Any = "32-true",
@@ -232,7 +233,12 @@ def run_pretraining(
         CheckpointError: if there is no checkpoint at `start_from`.
     """
     fabric = open_fabric(device, precision)
-    corpus = read_corpus(data, without)
+    corpus = read_corpus(data, without, left_out_days or {})
+    strange = set(left_out_days or {}) - set(corpus.datasets)
+    if strange and not other_data:
+        raise DataError(
+            f"{data}: there is no data set {sorted(strange)[0]!r}, of which days are left out"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     config = config or PretrainConfig()

@@ -33,6 +33,8 @@ class Recipe:
     """Folder or file of series, from where the recipe lies."""
     without: tuple[str, ...] = ()
     """Data sets to leave out."""
+    left_out_days: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By name of data set, days of each year that its source leaves out (see `read_corpus`)."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     notes: Mapping[str, Note] = field(default_factory=dict)
     """By name of data set."""
