@@ -100,6 +100,16 @@ def test_rates_are_refused_that_make_no_sense(forecaster, rate):
         forecaster.detect(frame(), false_alarm_rate=rate)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_what_no_forecast_could_expect_is_odd_at_any_rate(forecaster, sign):
+    values = np.sin(np.arange(300) / 4) + 0.1 * np.random.default_rng(0).normal(size=300)
+    values[260] = sign * 1e6
+    flags = forecaster.detect(values, false_alarm_rate=1e-9).flags[0]
+    assert flags[260]
+    # A season later the edge that it was brought to, which is far at such a rate, may count.
+    assert flags.sum() <= 2
+
+
 def test_after_one_and_the_same_value_any_other_is_odd(forecaster):
     values = np.full(120, 5.0)
     values[90] = 6.0

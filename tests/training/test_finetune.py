@@ -18,7 +18,14 @@ from llamacast.forecast import CheckpointError, DataError
 from llamacast.model import checkpoint
 from llamacast.model.config import LagLlamaConfig
 from llamacast.training import finetune as module
-from llamacast.training.finetune import FinetuneConfig, Validation, blend, finetune, split
+from llamacast.training.finetune import (
+    FinetuneConfig,
+    Validation,
+    blend,
+    finetune,
+    learnable,
+    split,
+)
 from llamacast.training.lora import merged, with_adapter
 from llamacast.training.search import LEARNING_RATES, grid, search
 from llamacast.training.strategies import STRATEGIES
@@ -117,6 +124,17 @@ def test_same_seed_same_weights(panel, fabric, tmp_path, strategy):
         torch.manual_seed(n)  # whatever ran before
         finetune(network(), panel, asked, tmp_path / str(n), fabric)
     assert same(*(checkpoint.load(tmp_path / str(n) / "best") for n in range(2)))
+
+
+def test_a_meter_that_stands_high_is_learnt_from_as_one_that_does_not(panel):
+    """Beyond the steps of float32, in which values are learnt from."""
+    high = dataclasses.replace(panel, values=[values + 2.0**31 for values in panel.values])
+    asked = FinetuneConfig(12)
+    scores = [
+        Validation(learnable(network(), one), split(one, asked), 0).scores(network())
+        for one in (panel, high)
+    ]
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-3)
 
 
 def test_nothing_is_learnt_where_nothing_can_be_judged(fabric, tmp_path):

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-# Beyond the outer levels tails fall exponentially; this bounds how far out a level may be asked.
-SMALLEST_LEVEL = 1e-6
+# Beyond the outer levels tails fall exponentially; this bounds how far out a level may be asked, and so do
+# floats near 1.
+SMALLEST_LEVEL, LAST_PLACES = 1e-12, 8
 # Levels whose quantiles tell how wide a distribution is.
 WIDTH_LEVELS = (0.1, 0.9)
 
@@ -35,7 +36,8 @@ class Quantiles:
         Q(p1) - b log(p1 / p): an exponential tail, whose b makes it go through the next level, too;
         above the highest likewise.
         """
-        level = level.clamp(SMALLEST_LEVEL, 1.0 - SMALLEST_LEVEL)
+        smallest = max(SMALLEST_LEVEL, LAST_PLACES * torch.finfo(level.dtype).eps)
+        level = level.clamp(smallest, 1.0 - smallest)
         known, values = self.levels, self.values
         above = torch.searchsorted(known, level.contiguous()).clamp(1, len(known) - 1)
         if level.dim() == 1:  # looked up once
@@ -68,7 +70,8 @@ class Quantiles:
 def level_of(quantiles: Quantiles, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """The level at which a quantile function reaches each value: its probability integral transform.
 
-    The inverse of `Quantiles.at`; where several levels share a value, the middle one of them.
+    The inverse of `Quantiles.at`; where several levels share a value, the middle one of them. Above 0, and
+    1 where floats tell no nearer.
     """
     known, levels = quantiles.values, quantiles.levels
     value = value.unsqueeze(-1).contiguous()
@@ -96,7 +99,7 @@ def _tail_level(quantiles: Quantiles, value: Tensor) -> Tensor:
     beyond = 1 - (1 - levels[-1]) * (-(value - last) / upper.clamp(min=tiny)).exp()
     level = torch.where(value < first, below, torch.nan)
     level = torch.where(value > last, beyond, level)
-    return level.clamp(SMALLEST_LEVEL, 1 - SMALLEST_LEVEL)
+    return level.clamp(tiny, 1.0)
 
 
 def spread_out(

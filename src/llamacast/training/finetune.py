@@ -307,8 +307,9 @@ def finetune(
     parts = split(panel, config)
     _check_counts(panel, config)
     inputs = inputs_of(panel, parts, config)
-    validation = Validation(panel, parts, config.seed, inputs)
-    learner = prepare(network, panel, parts, validation, config, fabric, inputs)
+    learnt = learnable(network, panel)
+    validation = Validation(learnt, parts, config.seed, inputs)
+    learner = prepare(network, learnt, parts, validation, config, fabric, inputs)
     claim(directory, told_of(network, panel, config))
     begun = time.perf_counter()
     at_first = validation.scores(network)
@@ -438,6 +439,16 @@ def _plain(objective: nn.Module) -> Network:
     from llamacast.training.lora import merged
 
     return merged(network)
+
+
+def learnable(network: Network, panel: Panel) -> Panel:
+    """The panel as it is learnt from, in float32: for Cria, which no shift matters to, each series is told
+    from its first known value, or the steps of a meter that stands at a hundred million would be lost."""
+    if not isinstance(network.config, CriaConfig):
+        return panel
+    return dataclasses.replace(
+        panel, values=[values - values[np.isfinite(values).argmax()] for values in panel.values]
+    )
 
 
 def _corpus(panel: Panel, parts: Split, inputs: CovariateInputs | None = None) -> Corpus:

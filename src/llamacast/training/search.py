@@ -21,6 +21,7 @@ from llamacast.training.finetune import (
     Validation,
     claim,
     inputs_of,
+    learnable,
     prepare,
     split,
     told_of,
@@ -82,13 +83,14 @@ def search(
     parts = split(panel, config)
     claim(directory, told_of(network, panel, config))
     inputs = inputs_of(panel, parts, config)
-    validation = Validation(panel, parts, config.seed, inputs)
+    learnt = learnable(network, panel)
+    validation = Validation(learnt, parts, config.seed, inputs)
 
     def attempt(context: int, rate: float, steps: int) -> Trial:
         """Go on with a candidate until so many steps, at an even learning rate."""
         trial = Trial(context, rate, steps, math.inf)
         asked = dataclasses.replace(config, context_length=context, learning_rate=rate, steps=steps)
-        learner = prepare(network, panel, parts, validation, asked, fabric, inputs, decays=False)
+        learner = prepare(network, learnt, parts, validation, asked, fabric, inputs, decays=False)
         own = directory / trial.name
         learner.learn(own, fabric, lambda row: None)
         return dataclasses.replace(trial, crps=min(score for _, score in _curve(own)))
