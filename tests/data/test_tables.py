@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from llamacast.data.frame import read_panel
+from llamacast.data.tables import read_csv_text
 from llamacast.forecast import DataError
 
 DAYS = pd.date_range("2024-01-01", periods=30, freq="D")
@@ -261,3 +262,153 @@ def test_what_cannot_be_meant_is_refused(name):
 def test_arguments_of_odd_types_are_refused(arguments, message):
     with pytest.raises(DataError, match=message):
         read_panel(pd.DataFrame({"ds": DAYS, "y": VALUES}), **arguments)
+
+
+# --- As people have them ---------------------------------------------------------------------------
+
+
+def csv(*lines):
+    return read_csv_text("\n".join(lines) + "\n", None)
+
+
+def test_row_numbers_that_a_csv_brings_back_are_no_series():
+    frame = pd.DataFrame({"Unnamed: 0": np.arange(30), "date": DAYS.astype(str), "sold": VALUES})
+    assert first_future(frame) == pd.Timestamp("2024-01-31")
+
+
+@pytest.mark.parametrize("odd", ["closed", "?", "#DIV/0!"])
+def test_a_cell_that_cannot_be_read_is_named_and_no_other_column_taken(odd):
+    sold = [str(value) if n != 17 else odd for n, value in enumerate(VALUES)]
+    frame = pd.DataFrame({"date": DAYS, "warmth": VALUES, "sold": sold})
+    with pytest.raises(DataError, match="'sold': row 17 holds"):
+        read_panel(frame)
+    assert first_future(frame, target_column="warmth") == pd.Timestamp("2024-01-31")
+    wide = pd.DataFrame({f"shop {n}": VALUES for n in range(40)}).assign(date=DAYS, last=sold)
+    with pytest.raises(DataError, match="'last': row 17 holds"):
+        read_panel(wide)
+
+
+def test_a_whole_date_goes_before_a_year():
+    weeks = pd.date_range("2022-01-03", periods=30, freq="7D")
+    for dates in (weeks, weeks.astype(str)):
+        frame = pd.DataFrame({"week_start": dates, "year": weeks.year, "sales": VALUES})
+        assert first_future(frame, target_column="sales") == weeks[-1] + pd.Timedelta("7D")
+
+
+@pytest.mark.parametrize("data", [np.ones((50, 1)), [[1.0], [2.0], [3.0]], [(1,), (2,)]])
+def test_a_column_is_not_many_series_of_one_value(data):
+    with pytest.raises(DataError, match=r"series of one value each.*array\[:, 0\]"):
+        read_panel(data)
+
+
+def test_frames_of_polars_are_read():
+    polars = pytest.importorskip("polars")
+    assert first_future(polars.DataFrame({"ds": DAYS.to_numpy(), "y": VALUES})) == DAYS[
+        -1
+    ] + pd.Timedelta("1D")
+
+
+def test_tables_of_arrow_are_read():
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table({"ds": DAYS.to_numpy(), "y": VALUES})
+    assert first_future(table) == pd.Timestamp("2024-01-31")
+
+
+def test_codes_keep_the_zeros_that_they_begin_with(tmp_path):
+    lines = [
+        "store,date,sales",
+        *(f"{s},{d.date()},{n}" for s in ("001", "012") for n, d in enumerate(DAYS)),
+    ]
+    for name, mark in (("a.csv", ","), ("b.csv", ";"), ("c.tsv", "\t")):
+        (tmp_path / name).write_text("\n".join(line.replace(",", mark) for line in lines))
+        assert list(read_panel(tmp_path / name).ids) == ["001", "012"]
+
+
+def test_what_sheets_leave_at_their_edges_is_no_data():
+    lines = ["Tag;Umsatz;", *(f"{d:%d.%m.%Y};{n};" for n, d in enumerate(DAYS)), ";;", ";;"]
+    assert first_future(csv(*lines)) == pd.Timestamp("2024-01-31")
+    assert first_future(csv("sep=;", *lines)) == pd.Timestamp("2024-01-31")
+
+
+@pytest.mark.parametrize(
+    ("spelled", "expected"),
+    [
+        (DAYS.strftime("%Y-%m-%d 10:00:00 UTC"), pd.Timestamp("2024-01-31 10:00", tz="UTC")),
+        (DAYS.strftime("%m/%d/%Y, 10:00:00 AM"), pd.Timestamp("2024-01-31 10:00")),
+        (DAYS.strftime("%Y%m%d06"), pd.Timestamp("2024-01-31 06:00")),
+        (pd.date_range("2022-05-01", periods=30, freq="MS").strftime("%YM%m"), pd.Timestamp("2024-11-01")),
+        (pd.date_range("1949-01-01", periods=30, freq="MS").strftime("%b-%y"), pd.Timestamp("1951-07-01")),
+        (pd.date_range("1963-01-31", periods=30, freq="D").strftime("%d %b %y"), pd.Timestamp("1963-03-02")),
+    ],
+)  # fmt: skip
+def test_times_as_they_are_written(spelled, expected):
+    assert first_future(pd.DataFrame({"date": spelled, "y": VALUES})) == expected
+
+
+def test_numbers_and_texts_that_spell_times_are_times():
+    hours = pd.date_range("2023-12-31", periods=30, freq="h").strftime("%Y%m%d%H").astype(int)
+    frame = pd.DataFrame({"timestamp": hours, "load": VALUES})
+    assert first_future(frame) == pd.Timestamp("2024-01-01 06:00")
+    weeks = pd.date_range("2023-10-02", periods=30, freq="7D").strftime("%G%V").astype(int)
+    frame = pd.DataFrame({"date": weeks, "y": VALUES})
+    assert first_future(frame) == pd.Timestamp("2024-04-29")
+    months = pd.date_range("2022-05-01", periods=30, freq="MS").strftime("%Y%m")
+    frame = pd.DataFrame({"month": months, "sales": VALUES})
+    assert first_future(frame) == pd.Timestamp("2024-11-01")
+
+
+def test_whole_numbers_that_are_called_as_times_are_steps_in_their_order():
+    frame = pd.DataFrame({"Period": np.arange(30)[::-1] + 1, "Demand": VALUES[::-1]})
+    assert first_future(frame) == 31
+    series = pd.Series(VALUES, pd.Index(np.arange(1, 31), name="week"), name="sales")
+    assert first_future(series) == 31
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: pd.DataFrame(
+                {
+                    "Date": np.repeat(DAYS[:5], 24),
+                    "Hour_Ending": np.tile(np.arange(1, 25), 5),
+                    "Load": np.arange(120.0),
+                }
+            ),
+            "'Hour_Ending' tells a part of the time",
+        ),
+        (
+            lambda: pd.DataFrame(
+                {
+                    "SETTLEMENT_DATE": np.repeat(DAYS[:5].astype(str), 48),
+                    "SETTLEMENT_PERIOD": np.tile(np.arange(1, 49), 5),
+                    "ND": np.arange(240.0),
+                }
+            ),
+            "'SETTLEMENT_PERIOD' tells a part of the time",
+        ),
+        (
+            lambda: pd.DataFrame(
+                {"Year": range(1990, 2010)}
+                | {f"{month:%b}": np.arange(20.0) for month in pd.date_range("2024", periods=12, freq="MS")}
+            ),
+            "named by months",
+        ),
+        (
+            lambda: pd.Series(VALUES, [f"week {n}" for n in range(30)], name="cpi"),
+            "the index .'week 0'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_be_laid_out_wrongly_is_refused(build, message):
+    with pytest.raises(DataError, match=message):
+        read_panel(build())
+
+
+def test_names_and_times_may_stand_in_the_index_in_either_order():
+    frame = pd.DataFrame({"unique_id": "a", "ds": DAYS, "y": VALUES})
+    assert first_future(frame.set_index("unique_id")) == pd.Timestamp("2024-01-31")
+    long = pd.DataFrame({"ds": DAYS, "a": VALUES, "b": VALUES}).set_index("ds").stack()
+    panel = read_panel(long.rename_axis([None, None]))
+    assert list(panel.ids) == ["a", "b"]
+    assert panel.axes[0].index(30, 1)[0] == pd.Timestamp("2024-01-31")

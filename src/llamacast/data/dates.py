@@ -24,6 +24,10 @@ WEEK_NUMBER_NAMES = ("week", "yearweek", "yyyyww", "isoweek", "calendarweek", "w
 DAY_NUMBER_NAMES = ("day", "yyyymmdd", "datum", "tag")
 """Columns under these names hold times if their numbers spell dates: 202401, 202452, 20240131."""
 
+MONTHS, WEEKS = 12, 53
+YEARS_AHEAD = 20
+"""That a year of two digits may lie after this one; others are of the last century."""
+
 _HEAD = 20
 """Distinct texts after which a spelling that has read none of them is given up."""
 
@@ -77,7 +81,7 @@ def looks_like_dates(values: pd.Series[Any] | pd.Index[Any]) -> bool:
     """Whether texts or objects begin with what only dates look like."""
     if pd.api.types.is_numeric_dtype(values.dtype):
         return False
-    sample = pd.Series(values).dropna().head(5).astype(str).str.strip()
+    sample = with_marks(pd.Series(values).dropna().head(5).astype(str).str.strip())
     if not sample.str.contains(r"\d.*\d").all() or sample.empty:
         return False
     if sample.str.match(r"\d{4}(\D|$|Q)|\d{8}$").all() and _within_reach(_read_iso(sample)):
@@ -102,11 +106,27 @@ def without_offsets(texts: pd.Series[Any]) -> pd.Series[Any]:
     return texts.str.replace(offset, r"\1", regex=True)
 
 
+def with_marks(texts: pd.Series[Any]) -> pd.Series[Any]:
+    """Texts of times with UTC or GMT behind them, with the Z of ISO 8601."""
+    return texts.str.replace(r"(\d) ?(?:UTC|GMT)$", r"\1Z", regex=True)
+
+
+def dates_in_texts(column: pd.Series[Any], name: Any) -> pd.Series[Any] | None:
+    """As `dates_in_numbers`, of texts that are all digits."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return None
+    texts = column.astype(str).str.strip()
+    if not texts.str.fullmatch(r"\d{6,14}").all():
+        return None
+    return dates_in_numbers(texts.astype(np.int64).to_numpy(), name)
+
+
 def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | None:
     """The dates that all of some numbers spell, or None.
 
-    Days as 20240131; months as 202401, and weeks as 202452, in a column whose name says so; months
-    also where they go on to another year, which no count does, or the column is called date.
+    Days as 20240131, also with hours, minutes and seconds; months as 202401, and weeks as 202452, in a
+    column whose name says so; both also where they go on to another year, which no count does; months
+    where the column is called date.
     """
     numbers = np.asarray(numbers, dtype=np.float64)
     if not np.isfinite(numbers).all() or not len(numbers):
@@ -115,6 +135,9 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
     if (numbers != np.floor(numbers)).any():
         return _months_of_fractions(numbers) if key in MONTH_NUMBER_NAMES else None
     distinct = np.unique(numbers)
+    for digits, spelling in ((2, "%Y%m%d%H"), (4, "%Y%m%d%H%M"), (6, "%Y%m%d%H%M%S")):
+        if distinct[0] > 19000000 * 10**digits and distinct[-1] < 21000000 * 10**digits:
+            return _all_or_none(pd.Series(numbers.astype(np.int64)).astype(str), spelling)
     days = distinct[0] > 19000000 and distinct[-1] < 21000000
     if not days and not (distinct[0] > 190000 and distinct[-1] < 210000):
         return None
@@ -125,7 +148,10 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
         return _all_or_none(texts + "1", "%G%V%u")
     # No count leaves out what ends in 00 and in 13 to 99, and comes to the next hundred.
     ends, hundreds = distinct % 100, distinct // 100
-    months = ends.min() >= 1 and ends.max() <= 12 and (hundreds[0] < hundreds[-1] or key == "date")
+    goes_on = hundreds[0] < hundreds[-1]
+    if goes_on and ends.min() >= 1 and MONTHS < ends.max() <= WEEKS:
+        return _all_or_none(texts + "1", "%G%V%u")
+    months = ends.min() >= 1 and ends.max() <= MONTHS and (goes_on or key == "date")
     return _all_or_none(texts, "%Y%m") if months or key in MONTH_NUMBER_NAMES else None
 
 
@@ -134,7 +160,9 @@ def named_like_dates(column: pd.Series[Any], name: Any) -> bool:
     key = re.sub(r"[\W_]", "", str(name).lower())
     if key not in (*MONTH_NUMBER_NAMES, *WEEK_NUMBER_NAMES, *DAY_NUMBER_NAMES):
         return False
-    if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        return dates_in_texts(column.dropna(), name) is not None
+    if pd.api.types.is_bool_dtype(column.dtype):
         return False
     return dates_in_numbers(column.to_numpy(dtype=np.float64, na_value=np.nan), name) is not None
 
@@ -174,6 +202,7 @@ def _spellings(texts: pd.Series[Any]) -> Iterator[pd.Series[Any]]:
     parts = texts.str.extract(_CLOCK)
     codes, distinct = pd.factorize(parts["day"].fillna(""))
     days = pd.Series(distinct, dtype=object).str.replace(_WEEKDAY, "", regex=True)
+    days = days.str.removesuffix(",")  # 1/5/2024, 10:00
     clock = _since_midnight(parts)
     for spelled in (_three_numbers, _by_name, _parts_of_years):
         every = [reading.iloc[codes].set_axis(texts.index) + clock for reading in spelled(days)]
@@ -210,7 +239,12 @@ def _parse(texts: pd.Series[Any], spelling: str) -> pd.Series[Any] | None:
     """The dates of a spelling, or None if it reads none of the first texts."""
     if pd.to_datetime(texts.head(_HEAD), format=spelling, errors="coerce").isna().all():
         return None
-    return pd.to_datetime(texts, format=spelling, errors="coerce")
+    found = pd.to_datetime(texts, format=spelling, errors="coerce")
+    if "%y" in spelling:
+        far = found.dt.year > pd.Timestamp.now().year + YEARS_AHEAD
+        if far.any():
+            found = found.where(~far, found - pd.DateOffset(years=100))
+    return found
 
 
 def _readings(texts: pd.Series[Any], *spellings: str) -> list[pd.Series[Any]]:
@@ -262,7 +296,7 @@ def _by_name(days: pd.Series[Any]) -> list[pd.Series[Any]]:
 def _parts_of_years(days: pd.Series[Any]) -> list[pd.Series[Any]]:
     """Months as 01/2015 or 2015/01, quarters as 2015Q1 or Q1 2015, weeks as 2015-W03 or W03 2015."""
     months = days.str.replace(r"^(\d{1,2})[-/. ]((?:19|20)\d\d)$", r"\2=\1", regex=True)
-    months = months.str.replace(r"^((?:19|20)\d\d)[-/. ](\d{1,2})$", r"\1=\2", regex=True)
+    months = months.str.replace(r"^((?:19|20)\d\d)(?:[-/. ]|-?M)(\d{1,2})$", r"\1=\2", regex=True)
     quarters = days.str.replace(r"^[Qq]([1-4])[-/. ]?(\d{4})$", r"\2Q\1", regex=True)
     quarters = quarters.str.replace(
         r"^(\d{4})[-/. ]?[Qq]([1-4])$",

@@ -16,13 +16,18 @@ import pandas as pd
 from llamacast.data.calendar import Frequency, infer_frequency, parse_frequency
 from llamacast.data.covariates import Beside, read_covariates, with_future
 from llamacast.data.dates import (
+    DAY_NUMBER_NAMES,
     MONTH_BEGINNINGS,
+    MONTH_NUMBER_NAMES,
     TIME_OF_DAY,
+    WEEK_NUMBER_NAMES,
     dates_in_numbers,
+    dates_in_texts,
     looks_like_dates,
     named_like_dates,
     offsets_of,
     read_dates,
+    with_marks,
     without_offsets,
 )
 from llamacast.data.panel import Columns, Largest, Panel, Rows, lay_out, step_numbers_beside
@@ -41,6 +46,15 @@ PARTS_OF_TIME = (
     | dict.fromkeys(("week", "woche", "kw"), 53)
     | dict.fromkeys(("day", "tag"), 366)
 )
+
+# Words in the names of columns that count within a day, and how far they may.
+PARTS_OF_DAY = dict.fromkeys(("hour", "hours", "hr", "he", "stunde"), 25) | dict.fromkeys(
+    ("period", "interval", "slot", "ptu"), 100
+)
+MONTHS_OF_A_YEAR = 12
+YEAR_NAMES = ("year", "jahr")
+STEP_NAMES = (*MONTH_NUMBER_NAMES, *WEEK_NUMBER_NAMES, *DAY_NUMBER_NAMES, "t", "step", "timeidx")
+"""Without what is no letter or digit."""
 
 MOST_PAIRED = 12
 """Columns of which every two are looked at together: of a thousand there are half a million pairs."""
@@ -320,14 +334,25 @@ def _time_of(frame: pd.DataFrame, time_column: str | None) -> Any:
 
 def _find_time(frame: pd.DataFrame) -> Any:
     named = _find(frame, TIME_NAMES)
-    if named is not None:
+    if named is not None and str(named).lower() not in YEAR_NAMES:
         return named
-    kinds = {column: frame[column].dtype for column in frame.columns}
+    # A year often stands beside the whole date.
+    kinds = {column: frame[column].dtype for column in frame.columns if column != named}
     dated = [column for column, kind in kinds.items() if _is_dated(kind)]
     texts = [column for column, kind in kinds.items() if not pd.api.types.is_numeric_dtype(kind)]
     read = (column for column in texts if looks_like_dates(frame[column]))
     spelled = (column for column in kinds if named_like_dates(frame[column], column))
-    return next(iter(dated), next(read, next(spelled, None)))
+    found = next(iter(dated), next(read, next(spelled, named)))
+    if found is not None:
+        return found
+    counted = (column for column in kinds if _counts_time(frame[column], column))
+    return next(counted, None)
+
+
+def _counts_time(column: pd.Series[Any], name: Any) -> bool:
+    """Whether whole numbers, each of which stands once, are called as steps of time are."""
+    called = re.sub(r"[\W_]", "", str(name).lower()) in STEP_NAMES
+    return called and pd.api.types.is_integer_dtype(column.dtype) and bool(column.is_unique)
 
 
 def _is_dated(kind: Any) -> bool:
@@ -396,7 +421,9 @@ def _find_id(frame: pd.DataFrame, time: Any, target: str | None) -> Any:
 def _refuse_parts_of_time(frame: pd.DataFrame, time: Any, taken: Iterable[Any]) -> None:
     """Hours beside a date, or months beside a year, do not name series."""
     for name in frame.columns:
-        most = PARTS_OF_TIME.get(str(name).lower())
+        words = re.split(r"[\W_]+", str(name).lower())
+        within_day = (PARTS_OF_DAY[word] for word in words if word in PARTS_OF_DAY)
+        most = PARTS_OF_TIME.get(str(name).lower(), next(within_day, None))
         if name in taken or most is None:
             continue
         column = frame[name].dropna()
@@ -450,15 +477,16 @@ def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None)
     if named is not None:
         return [named]
     others = [column for column in frame.columns if column not in (identifier, time)]
-    numeric = [column for column in others if _is_numeric(frame[column])]
+    # Also columns in which not all can be read: that is then named with its row.
+    numeric = [
+        column for column in others if _is_numeric(frame[column]) or _means_numbers(frame[column])
+    ]
     if time is None:
         _refuse_turned(numeric)
     if len(numeric) == 1 or (numeric and identifier is None and len(numeric) == len(others)):
         _refuse_names(frame, numeric)
+        _refuse_months(numeric)
         return numeric
-    spoilt = [column for column in others if _means_numbers(frame[column])]
-    if not numeric and len(spoilt) == 1:
-        return spoilt  # what cannot be read in it is named with its row
     _refuse_turned(numeric)
     found = _listed(others) or "no other column"
     raise DataError(
@@ -469,7 +497,7 @@ def _find_targets(frame: pd.DataFrame, identifier: str | None, time: str | None)
 def _refuse_names(frame: pd.DataFrame, columns: list[Any]) -> None:
     """Of several columns of numbers none may be called as what tells series apart is."""
     for name in columns if len(columns) > 1 else []:
-        whole = (pd.to_numeric(frame[name]).dropna() % 1 == 0).all()
+        whole = (pd.to_numeric(frame[name], errors="coerce").dropna() % 1 == 0).all()
         if whole and _CALLED_LIKE_NAMES.search(str(name)):
             raise DataError(
                 f"column {name!r} is called as what tells series apart, and not as values are; name it with "
@@ -482,6 +510,15 @@ def _refuse_turned(columns: list[Any]) -> None:
         raise DataError(
             f"columns are named by dates ({_listed(columns)}); turn the table, so that each date has a row "
             "and each series a column"
+        )
+
+
+def _refuse_months(columns: list[Any]) -> None:
+    months = {str(name).lower()[:3] for name in columns} & MONTH_BEGINNINGS
+    if len(months) >= MONTHS_OF_A_YEAR and len(columns) <= MONTHS_OF_A_YEAR + 1:
+        raise DataError(
+            f"columns are named by months ({_listed(columns)}); turn the table, so that each month of each "
+            "year has a row, as by melt of pandas, and a date such as 2024-01"
         )
 
 
@@ -605,6 +642,9 @@ def _times(
         column = column.dt.to_timestamp()
     if isinstance(column.dtype, pd.ArrowDtype) and "date" in str(column.dtype):
         column = column.astype("datetime64[s]")
+    written = dates_in_texts(column, name)
+    if written is not None:
+        return _nanoseconds(written, name), None
     stamps = _parse_dates(column, name)
     zone = stamps.dt.tz
     if zone is None:
@@ -656,7 +696,7 @@ def _parse_dates(column: pd.Series[Any], name: str) -> pd.Series[Any]:
     """Dates in one spelling throughout, as `read_dates` finds it."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return column
-    texts = _texts(column)
+    texts = with_marks(_texts(column))
     if texts.str.match(TIME_OF_DAY).all():
         raise DataError(f"column {name!r} holds times of the day; each row needs its date too")
     zoned = offsets_of(texts).notna()

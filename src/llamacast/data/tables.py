@@ -24,13 +24,16 @@ Table: TypeAlias = (
 """What users bring: a frame, a Series, an array, a list, or the path of a CSV or parquet file."""
 
 ID_NAMES = ("unique_id", "item_id", "series_id", "id")
-TIME_NAMES = ("ds", "timestamp", "datetime", "date", "time", "year")
+TIME_NAMES = ("ds", "timestamp", "datetime", "date", "time", "year", "jahr")
 
 MISSING_WORDS = ["", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "-", "null", "NULL", "None"]
 """What stands for a missing value in a CSV, but for the names of series ("NA" is Namibia)."""
 
 _GROUPED = r"[+-]?[1-9]\d{0,2}\.\d{3}"
 """What a dot that groups thousands writes, and so does a decimal point: 1.134."""
+
+ROWS_LOOKED_AT = 1_000
+"""For codes that begin with 0."""
 
 _COMPRESSIONS = (".gz", ".zip", ".zst", ".bz2", ".xz")
 
@@ -41,8 +44,10 @@ def as_frame(data: Table, id_column: str | None = None) -> pd.DataFrame:
     Raises:
         DataError: if the data are of no known kind, cannot be read, or are ambiguous.
     """
+    if not isinstance(data, pd.DataFrame) and hasattr(data, "to_pandas"):  # polars, pyarrow
+        data = data.to_pandas()
     if isinstance(data, pd.DataFrame):
-        frame = _index_to_columns(data)
+        frame = _index_to_columns(_without_written_index(data))
     elif isinstance(data, pd.Series):
         frame = _index_to_columns(_named(data).to_frame())
     elif isinstance(data, (str, os.PathLike)):
@@ -78,6 +83,7 @@ def _read_file(path: Path, id_column: str | None) -> pd.DataFrame:
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": lambda path: _read_csv(lambda: path, id_column),
         ".txt": lambda path: _read_csv(lambda: path, id_column),
+        ".tsv": lambda path: _read_csv(lambda: path, id_column),
         ".parquet": pd.read_parquet,
         ".pq": pd.read_parquet,
     }
@@ -146,6 +152,9 @@ def _read_encoded(
     """Commas and decimal points, or semicolons and decimal commas, or tabs; ids as they are written."""
     plain: dict[str, Any] = {"index_col": False, "skipinitialspace": True, "encoding": encoding}
     header = list(pd.read_csv(source(), nrows=0, **plain).columns)
+    if header[0].lower().startswith("sep="):  # a line for Excel
+        plain["skiprows"] = 1
+        header = list(pd.read_csv(source(), nrows=0, **plain).columns)
     alone = header[0] if len(header) == 1 else ""
     plain["sep"] = next((mark for mark in (";", "\t", "|") if mark in alone), ",")
     if plain["sep"] != ",":
@@ -156,14 +165,44 @@ def _read_encoded(
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # that values would be dropped
         if plain["sep"] != ";":
+            ids += _with_leading_zeros(
+                pd.read_csv(source(), dtype=str, nrows=ROWS_LOOKED_AT, **plain)
+            )
             frame = pd.read_csv(source(), dtype=dict.fromkeys(ids, str), **plain)
         else:
             texts = pd.read_csv(source(), dtype=str, **plain)
             numbers = _without_thousands(texts.drop(columns=ids))
+            ids += _with_leading_zeros(texts.drop(columns=numbers))
             kept = dict.fromkeys([*ids, *numbers], str)
             frame = pd.read_csv(source(), decimal=",", dtype=kept, **plain).assign(**numbers)
+    return _without_written_index(_without_empty_edges(frame))
+
+
+def _with_leading_zeros(texts: pd.DataFrame) -> list[Any]:
+    """Columns of digits in which some begin with 0, as codes do and numbers do not."""
+    return [
+        name
+        for name in texts.columns
+        if texts[name].dropna().str.fullmatch(r"\d+").all() and texts[name].str.match(r"0\d").any()
+    ]
+
+
+def _without_empty_edges(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without what sheets leave: columns without a name and rows at the end in which nothing stands."""
+    there = frame.notna()
+    empty = [
+        name for name in frame.columns if str(name).startswith("Unnamed:") and not there[name].any()
+    ]
+    filled = np.flatnonzero(there.any(axis=1).to_numpy())
+    last = filled[-1] + 1 if len(filled) else 0
+    return frame.iloc[:last].drop(columns=empty) if empty or last < len(frame) else frame
+
+
+def _without_written_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """With the index that pandas wrote into a CSV, as a column without a name, in its place again."""
     first = frame.columns[0] if len(frame.columns) > 1 else ""
-    if str(first).startswith("Unnamed:") and _numbers_rows(frame[first]):
+    plain = np.array_equal(frame.index, np.arange(len(frame)))
+    if plain and str(first).startswith("Unnamed:") and _numbers_rows(frame[first]):
         return frame.set_index(first).rename_axis(None)
     return frame
 
@@ -239,6 +278,11 @@ def _from_arrays(data: Any) -> pd.DataFrame:
     for number, length in enumerate(lengths):
         if length == 0:
             raise DataError(f"series {number} is empty; leave it out or give it a value")
+    if len(lengths) > 1 and set(lengths) == {1} and not any(isinstance(m, pd.Series) for m in data):
+        raise DataError(
+            f"these are {len(lengths)} series of one value each; if they are one series of "
+            f"{len(lengths)} values, give it in one dimension: array[:, 0] of an array"
+        )
     names = [getattr(member, "name", None) for member in data]
     repeated = Counter(name for name in names if name is not None).most_common(1)
     told_apart = not repeated or repeated[0][1] == 1
@@ -282,14 +326,30 @@ def _index_to_columns(frame: pd.DataFrame) -> pd.DataFrame:
     if isinstance(index, pd.MultiIndex):
         if index.nlevels != 2:
             raise DataError(f"the index has {index.nlevels} levels; it may have two, id and time")
-        return _lift(frame, [index.names[0] or "unique_id", index.names[1] or "ds"])
+        usual = ["unique_id", "ds"]
+        if _is_dated(index.levels[0]) and not _is_dated(index.levels[1]):
+            usual.reverse()
+        names = [usual[n] if name is None else name for n, name in enumerate(index.names)]
+        return _lift(frame, names)
     if isinstance(index, pd.TimedeltaIndex):
         raise DataError("the index holds durations; give dates or whole numbers")
-    dated = isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex)) or looks_like_dates(index)
-    named = str(index.name).lower() in TIME_NAMES
-    if dated or named or (_counts_steps(index) and not _has_times(frame)):
+    named = str(index.name).lower() in (*TIME_NAMES, *ID_NAMES)
+    if _is_dated(index) or named:
         return _lift(frame, [index.name if index.name is not None else "ds"])
+    counts = _counts_steps(index)
+    unread = not pd.api.types.is_integer_dtype(index.dtype) and index.nunique() > 1
+    if (counts or unread) and not _has_times(frame):
+        if counts:
+            return _lift(frame, ["ds"])  # under a name by which it is known for times
+        raise DataError(
+            f"the index ({index[0]!r}, ...) is not read as times; give dates in it (as 2024-01-31), "
+            "or reset_index(drop=True) to have rows counted"
+        )
     return frame.reset_index(drop=True)
+
+
+def _is_dated(index: pd.Index[Any]) -> bool:
+    return isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex)) or looks_like_dates(index)
 
 
 def _counts_steps(index: pd.Index[Any]) -> bool:
