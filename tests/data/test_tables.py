@@ -357,6 +357,16 @@ def test_numbers_and_texts_that_spell_times_are_times():
     assert first_future(frame) == pd.Timestamp("2024-11-01")
 
 
+@pytest.mark.parametrize(("name", "unit"), [("timestamp", "s"), ("ts", "ms"), ("time", "ns")])
+def test_seconds_since_1970_are_times(name, unit):
+    hours = pd.date_range("2024-01-01", periods=30, freq="h", unit=unit).to_numpy().astype(np.int64)
+    assert first_future(pd.DataFrame({name: hours, "load": VALUES})) == pd.Timestamp(
+        "2024-01-02 06:00"
+    )
+    small = pd.DataFrame({"ds": np.arange(1000, 1030), "load": VALUES})
+    assert first_future(small) == 1030
+
+
 def test_whole_numbers_that_are_called_as_times_are_steps_in_their_order():
     frame = pd.DataFrame({"Period": np.arange(30)[::-1] + 1, "Demand": VALUES[::-1]})
     assert first_future(frame) == 31

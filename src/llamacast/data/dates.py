@@ -24,6 +24,18 @@ WEEK_NUMBER_NAMES = ("week", "yearweek", "yyyyww", "isoweek", "calendarweek", "w
 DAY_NUMBER_NAMES = ("day", "yyyymmdd", "datum", "tag")
 """Columns under these names hold times if their numbers spell dates: 202401, 202452, 20240131."""
 
+CLOCK_NUMBER_NAMES = (
+    "ds",
+    "timestamp",
+    "datetime",
+    "date",
+    "time",
+    "unix",
+    "unixtime",
+    "epoch",
+    "ts",
+)
+FIRST_SECOND, LAST_SECOND = 10**8, 4_102_444_800
 MONTHS, WEEKS = 12, 53
 YEARS_AHEAD = 20
 """That a year of two digits may lie after this one; others are of the last century."""
@@ -126,7 +138,8 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
 
     Days as 20240131, also with hours, minutes and seconds; months as 202401, and weeks as 202452, in a
     column whose name says so; both also where they go on to another year, which no count does; months
-    where the column is called date.
+    where the column is called date. Seconds since 1970, or thousandths and so on of them, from 1973 to
+    2100, in a column that is called as times are; they are told in UTC.
     """
     numbers = np.asarray(numbers, dtype=np.float64)
     if not np.isfinite(numbers).all() or not len(numbers):
@@ -137,7 +150,13 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
     distinct = np.unique(numbers)
     for digits, spelling in ((2, "%Y%m%d%H"), (4, "%Y%m%d%H%M"), (6, "%Y%m%d%H%M%S")):
         if distinct[0] > 19000000 * 10**digits and distinct[-1] < 21000000 * 10**digits:
-            return _all_or_none(pd.Series(numbers.astype(np.int64)).astype(str), spelling)
+            found = _all_or_none(pd.Series(numbers.astype(np.int64)).astype(str), spelling)
+            if found is not None:
+                return found
+    if key in CLOCK_NUMBER_NAMES:
+        for unit, size in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
+            if distinct[0] >= FIRST_SECOND * size and distinct[-1] <= LAST_SECOND * size:
+                return pd.Series(pd.to_datetime(numbers.astype(np.int64), unit=unit))
     days = distinct[0] > 19000000 and distinct[-1] < 21000000
     if not days and not (distinct[0] > 190000 and distinct[-1] < 210000):
         return None
@@ -158,7 +177,8 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
 def named_like_dates(column: pd.Series[Any], name: Any) -> bool:
     """Whether numbers spell dates in a column whose name says that they do."""
     key = re.sub(r"[\W_]", "", str(name).lower())
-    if key not in (*MONTH_NUMBER_NAMES, *WEEK_NUMBER_NAMES, *DAY_NUMBER_NAMES):
+    named = (*MONTH_NUMBER_NAMES, *WEEK_NUMBER_NAMES, *DAY_NUMBER_NAMES, *CLOCK_NUMBER_NAMES)
+    if key not in named:
         return False
     if not pd.api.types.is_numeric_dtype(column.dtype):
         return dates_in_texts(column.dropna(), name) is not None
