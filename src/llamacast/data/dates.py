@@ -156,7 +156,7 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
     if key in CLOCK_NUMBER_NAMES:
         for unit, size in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
             if distinct[0] >= FIRST_SECOND * size and distinct[-1] <= LAST_SECOND * size:
-                return pd.Series(pd.to_datetime(numbers.astype(np.int64), unit=unit))
+                return pd.Series(numbers.astype(np.int64).astype(f"datetime64[{unit}]"))
     days = distinct[0] > 19000000 and distinct[-1] < 21000000
     if not days and not (distinct[0] > 190000 and distinct[-1] < 210000):
         return None
