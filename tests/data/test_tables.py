@@ -198,7 +198,7 @@ def test_an_index_of_any_whole_numbers_that_pandas_wrote_is_no_series(tmp_path):
 def test_rows_longer_than_the_header_are_refused(tmp_path):
     path = tmp_path / "ragged.csv"
     path.write_text("ds,y\n2024-01-01,1,5\n2024-01-02,1,6\n")
-    with pytest.raises(DataError, match=r"ragged\.csv"):
+    with pytest.raises(DataError, match=r"ragged\.csv: rows have more cells .* a title"):
         read_panel(path)
 
 
@@ -365,6 +365,46 @@ def test_seconds_since_1970_are_times(name, unit):
     )
     small = pd.DataFrame({"ds": np.arange(1000, 1030), "load": VALUES})
     assert first_future(small) == 1030
+
+
+def test_days_that_a_sheet_counts_are_dates():
+    months = (pd.date_range("2019-01-01", periods=30, freq="MS") - pd.Timestamp("1899-12-30")).days
+    assert first_future(pd.DataFrame({"Date": months, "Sales": VALUES})) == pd.Timestamp(
+        "2021-07-01"
+    )
+    hours = 45292 + np.arange(30) / 24
+    assert first_future(pd.DataFrame({"Datum": hours, "y": VALUES})) == pd.Timestamp(
+        "2024-01-02 06:00"
+    )
+
+
+@pytest.mark.parametrize("shops", [1, 2])
+def test_ten_days_are_days_whichever_comes_first(shops):
+    days = pd.date_range("2024-03-01", periods=12)
+    for spelling in ("%d/%m/%Y", "%Y-%m-%d"):
+        frame = pd.DataFrame({"Date": days.strftime(spelling), "Sales": np.arange(12.0)})
+        several = pd.concat([frame.assign(shop=f"shop {n}") for n in range(shops)])
+        panel = read_panel(several, id_column="shop")
+        assert panel.axes[0].index(12, 1)[0] == pd.Timestamp("2024-03-13")
+
+
+@pytest.mark.parametrize("name", ["index", "instant"])
+def test_counts_of_rows_are_no_series(name):
+    frame = pd.DataFrame({name: np.arange(30), "date": DAYS, "sales": VALUES})
+    assert first_future(frame) == pd.Timestamp("2024-01-31")
+
+
+def test_an_array_that_lies_on_its_side_is_refused():
+    with pytest.raises(DataError, match=r"120 of 2 values each.*array\.T"):
+        read_panel(np.ones((120, 2)))
+    assert len(read_panel(np.ones((2, 120)))) == 2
+
+
+@pytest.mark.parametrize("cell", ["$1,506.29", "1,506", "15.1%"])
+def test_numbers_that_are_written_for_people_are_told_so(cell):
+    frame = pd.DataFrame({"date": DAYS, "sold": [cell] * 30})
+    with pytest.raises(DataError, match="write numbers plainly"):
+        read_panel(frame)
 
 
 def test_whole_numbers_that_are_called_as_times_are_steps_in_their_order():

@@ -35,6 +35,8 @@ CLOCK_NUMBER_NAMES = (
     "epoch",
     "ts",
 )
+SHEET_DAY_NAMES, FIRST_SHEET_DAY, LAST_SHEET_DAY = ("date", "day", "datum", "tag"), 20_000, 73_050
+SECONDS_A_DAY = 86_400
 FIRST_SECOND, LAST_SECOND = 10**8, 4_102_444_800
 MONTHS, WEEKS = 12, 53
 YEARS_AHEAD = 20
@@ -139,12 +141,19 @@ def dates_in_numbers(numbers: npt.NDArray[Any], name: Any) -> pd.Series[Any] | N
     Days as 20240131, also with hours, minutes and seconds; months as 202401, and weeks as 202452, in a
     column whose name says so; both also where they go on to another year, which no count does; months
     where the column is called date. Seconds since 1970, or thousandths and so on of them, from 1973 to
-    2100, in a column that is called as times are; they are told in UTC.
+    2100, in a column that is called as times are; they are told in UTC. Days as Excel counts them, from 1954
+    to 2100, in a column that is called date or day.
     """
     numbers = np.asarray(numbers, dtype=np.float64)
     if not np.isfinite(numbers).all() or not len(numbers):
         return None
     key = re.sub(r"[\W_]", "", str(name).lower())
+    if (
+        key in SHEET_DAY_NAMES
+        and FIRST_SHEET_DAY <= numbers.min() <= numbers.max() <= LAST_SHEET_DAY
+    ):
+        seconds = np.rint(numbers * SECONDS_A_DAY).astype("timedelta64[s]")
+        return pd.Series(np.datetime64("1899-12-30", "s") + seconds)
     if (numbers != np.floor(numbers)).any():
         return _months_of_fractions(numbers) if key in MONTH_NUMBER_NAMES else None
     distinct = np.unique(numbers)
@@ -283,17 +292,19 @@ def _three_numbers(days: pd.Series[Any]) -> list[pd.Series[Any]]:
     return _readings(days, mark.join(("%Y", "%m", "%d")), *dict.fromkeys(long), *short)
 
 
-def _sparseness(stamps: pd.Series[Any]) -> tuple[float, int]:
-    """Steps that dates span for each that they have, without end if they keep none; then their years."""
+def _sparseness(stamps: pd.Series[Any]) -> tuple[float, bool, int]:
+    """Steps that dates span for each that they have, without end if they keep none; then whether they keep to
+    a day within their months, as 3 January, 3 February, ... do and hardly anything that is kept by the
+    month; then their years."""
     years = int(stamps.dt.year.nunique())
     if not _within_reach(stamps):
-        return np.inf, years
+        return np.inf, True, years
     ascending = np.unique(pd.DatetimeIndex(stamps).as_unit("ns").to_numpy())
     frequency = infer_frequency(ascending)
     if frequency is None:
-        return np.inf, years
+        return np.inf, True, years
     numbers, _ = step_numbers(ascending, np.repeat(ascending[:1], len(ascending)), frequency)
-    return (int(numbers[-1]) + 1) / len(ascending), years
+    return (int(numbers[-1]) + 1) / len(ascending), frequency.place == "day", years
 
 
 def _by_name(days: pd.Series[Any]) -> list[pd.Series[Any]]:

@@ -52,10 +52,15 @@ PARTS_OF_DAY = dict.fromkeys(("hour", "hours", "hr", "he", "stunde"), 25) | dict
     ("period", "interval", "slot", "ptu"), 100
 )
 MONTHS_OF_A_YEAR = 12
+ROW_NUMBER_NAMES = ("id", "index", "instant", "row")
 YEAR_NAMES = ("year", "jahr")
 STEP_NAMES = (*MONTH_NUMBER_NAMES, *WEEK_NUMBER_NAMES, *DAY_NUMBER_NAMES, "t", "step", "timeidx")
 """Without what is no letter or digit."""
 
+PLAIN_NUMBERS = (
+    "write numbers plainly, as 1506.29, without marks of thousands (pandas' read_csv takes thousands=',' "
+    "and decimal=','), currency or per cent, "
+)
 MOST_PAIRED = 12
 """Columns of which every two are looked at together: of a thousand there are half a million pairs."""
 NAMES_SHOWN = 8
@@ -360,11 +365,11 @@ def _is_dated(kind: Any) -> bool:
 
 
 def _row_numbers(frame: pd.DataFrame, time: Any, named: Iterable[Any]) -> list[Any]:
-    """A column `id` that counts the rows, as many public tables have it: it names no series.
+    """A column such as `id` that counts the rows, as many public tables have it: it names no series.
 
     Numbers that differ from row to row at a single time may still be those of series.
     """
-    found = _find(frame, ("id",), exclude=(time, *named))
+    found = _find(frame, ROW_NUMBER_NAMES, exclude=(time, *named))
     if found is None or len(frame) < 2 or frame[found].duplicated().any():
         return []
     numbers = pd.to_numeric(frame[found], errors="coerce")
@@ -614,8 +619,9 @@ def _numbers(column: pd.Series[Any], name: str) -> npt.NDArray[np.float64]:
     if unread.any():
         row = int(unread.argmax())
         raise DataError(
-            f"column {name!r}: row {row} holds {column.iloc[row]!r}, which is not a number; correct it, "
-            "leave it empty if the value is missing, or name another target_column"
+            f"column {name!r}: row {row} holds {column.iloc[row]!r}, which is not a number; "
+            + (PLAIN_NUMBERS if _means_numbers(column[unread]) else "correct it, ")
+            + "leave it empty if the value is missing, or name another target_column"
         )
     return numbers
 
@@ -711,7 +717,8 @@ def _parse_dates(column: pd.Series[Any], name: str) -> pd.Series[Any]:
         row = int(parsed.isna().to_numpy().argmax())
         raise DataError(
             f"column {name!r}: row {row} holds {column.iloc[row]!r}, which is not a date in the spelling "
-            "of the others; write dates as 2024-01-31 or 2024-01-31 14:00, or name another time_column"
+            "of the others; write dates as 2024-01-31 or 2024-01-31 14:00, drop the row, or name another "
+            "time_column"
         )
     return parsed
 

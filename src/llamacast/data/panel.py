@@ -403,11 +403,18 @@ def _common_frequency(
         raise DataError(
             f"no frequency to be found: series {ids[longest]!r} {reason}; name it with frequency "
             "('h', 'D', 'W-SUN', 'MS', ...), or bring the data to regular steps, as by "
-            "table.set_index('time').resample('h').mean() of pandas"
+            f"table.set_index('time').resample({_shortest(steps)!r}).mean() of pandas, or sum() of what is "
+            "counted, where no row means 0"
         )
     if frequency.unit == "B" and not np.is_busday(steps.astype("datetime64[D]")).all():
         return Frequency(1, "D")
     return frequency
+
+
+def _shortest(steps: npt.NDArray[np.datetime64]) -> str:
+    """Days, where all stand at one time of the day; else hours."""
+    clock = steps - steps.astype("datetime64[D]")
+    return "D" if (clock == clock[0]).all() else "h"
 
 
 def _on_grid(

@@ -32,6 +32,8 @@ MISSING_WORDS = ["", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "-", "nul
 _GROUPED = r"[+-]?[1-9]\d{0,2}\.\d{3}"
 """What a dot that groups thousands writes, and so does a decimal point: 1.134."""
 
+FEWEST_STEPS = 8
+"""Columns that an array of more rows has at least, if these are series."""
 ROWS_LOOKED_AT = 1_000
 """For codes that begin with 0."""
 
@@ -140,6 +142,11 @@ def _read_csv(source: Callable[[], Path | io.StringIO], id_column: str | None) -
     """A CSV in UTF-8, or in UTF-16 where its first bytes say so."""
     try:
         return _read_encoded(source, id_column, "utf-8-sig")
+    except pd.errors.ParserWarning as error:
+        raise DataError(
+            "rows have more cells than the first line has names; delete lines that stand above the header, "
+            "such as a title, or name every column"
+        ) from error
     except UnicodeDecodeError as error:
         if error.object[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise
@@ -282,6 +289,11 @@ def _from_arrays(data: Any) -> pd.DataFrame:
         raise DataError(
             f"these are {len(lengths)} series of one value each; if they are one series of "
             f"{len(lengths)} values, give it in one dimension: array[:, 0] of an array"
+        )
+    if isinstance(data, np.ndarray) and data.shape[1] < FEWEST_STEPS < data.shape[0]:
+        raise DataError(
+            f"rows of an array are series, and here are {data.shape[0]} of {data.shape[1]} values each; if "
+            "time goes down, give array.T"
         )
     names = [getattr(member, "name", None) for member in data]
     repeated = Counter(name for name in names if name is not None).most_common(1)
