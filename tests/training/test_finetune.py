@@ -266,11 +266,11 @@ def test_an_adapter_loads_onto_its_own_weights_only(panel, fabric, tmp_path):
 
 @pytest.mark.parametrize("head", ["normal", "negative_binomial", "quantiles", "flow"])
 def test_another_head_is_learnt_on_the_same_trunk(head, fabric, tmp_path):
-    frame = waves()
+    frame = waves(num_series=4)
     frame["y"] = np.random.default_rng(0).poisson(5 + 4 * frame["y"].clip(-1, 1)).astype(float)
     net = network(SMALL)
     found, verdict = run(
-        net, read_panel(frame), tmp_path, fabric, head=head, steps=10, learning_rate=1e-3
+        net, read_panel(frame), tmp_path, fabric, head=head, steps=3, learning_rate=1e-3
     )
     assert isinstance(found.config, LagLlamaConfig)
     assert found.config.head == head
