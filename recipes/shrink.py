@@ -5,8 +5,8 @@
     python recipes/average.py runs/mean runs/cria/model cria
 
 A network that is trained on from where it is stays near there. Shrunk and perturbed (Ash and Adams, 2020,
-arXiv 1910.08475) it is soon about as good again, in other ways, and its mean with what it came from is better
-than either. `benchmarks/boards.py` says whether it is.
+arXiv 1910.08475) it is soon about as good again, in other ways; its mean with what it came from was better
+than either once, and three times not. `benchmarks/boards.py` says whether it is.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ MONTHS, WEEKS = 12, 53
 YEARS_AHEAD = 20
 """That a year of two digits may lie after this one; others are of the last century."""
 
+_DIGITS = r"\d{6,14}"
 _HEAD = 20
 """Distinct texts after which a spelling that has read none of them is given up."""
 
@@ -129,8 +130,11 @@ def dates_in_texts(column: pd.Series[Any], name: Any) -> pd.Series[Any] | None:
     """As `dates_in_numbers`, of texts that are all digits."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return None
+    texts = column.head(_HEAD).astype(str).str.strip()
+    if not texts.str.fullmatch(_DIGITS).all():  # as of most columns the first tell
+        return None
     texts = column.astype(str).str.strip()
-    if not texts.str.fullmatch(r"\d{6,14}").all():
+    if not texts.str.fullmatch(_DIGITS).all():
         return None
     return dates_in_numbers(texts.astype(np.int64).to_numpy(), name)
 

@@ -59,12 +59,8 @@ def remarks(scores: Scores) -> list[str]:
     """What a reader must know beside the numbers: leakage, failures, the windows' limits."""
     windows, horizon = scores.actuals.shape
     lines = [f"{windows} windows of {len(set(scores.series))} series, horizon {horizon}"]
-    lines += [
-        f"{LEAKED} {name}: {how}; its score is no forecast's" for name, how in scores.leaks.items()
-    ]
-    for name, messages in scores.errors().items():
-        for message, count in messages.items():
-            lines.append(f"{name} failed on {count} of {windows} windows: {message}")
+    lines += [f"{LEAKED} {line}" for line in scores.told_of_leaks()]
+    lines += scores.told_of_failures()
     verdicts = compare(scores)["verdict"]
     if (verdicts == "too few windows").any():
         lines.append("too few windows to tell skill from luck")

@@ -154,6 +154,18 @@ class Scores:
                 )
         return pd.DataFrame(rows)
 
+    def told_of_leaks(self) -> list[str]:
+        """In words, whose weights have seen these data."""
+        return [f"{name}: {how}; its score is no forecast's" for name, how in self.leaks.items()]
+
+    def told_of_failures(self) -> list[str]:
+        """In words, who failed on how many windows, and why."""
+        return [
+            f"{name} failed on {count} of {len(self.series)} windows: {message}"
+            for name, messages in self.errors().items()
+            for message, count in messages.items()
+        ]
+
     def errors(self) -> dict[str, dict[str, int]]:
         """For each forecaster that failed: its messages, and on how many windows."""
         found = {name: answers.errors[~answers.answered] for name, answers in self.answers.items()}

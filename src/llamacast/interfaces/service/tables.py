@@ -274,12 +274,7 @@ def standing(
         )
         for name, row in judged.table().loc[list(entrants)].iterrows()
     ]
-    notes = [f"{name}: {how}; its score is no forecast's." for name, how in judged.leaks.items()]
-    notes += [
-        f"{name} failed on {count} of {len(judged.series)} windows: {message}"
-        for name, messages in judged.errors().items()
-        for message, count in messages.items()
-    ]
+    notes = [*(f"{line}." for line in judged.told_of_leaks()), *judged.told_of_failures()]
     notes += [
         f"{one.model} was no better than repeating the last season on the last {windows} windows: "
         "do not rely on it here."
