@@ -254,8 +254,7 @@ def backtest(
                 "--covariates": covariates,
                 "--holidays": holidays,
             }
-            for option in (name for name, value in told.items() if value is not None):
-                refuse(f"{option} is for a table; {data} holds a series in each row: leave it out")
+            _refuse_given(told, f"is for a table; {data} holds a series in each row: leave it out")
             panels = read_panels(data)
         else:
             table = read_known_ahead(
@@ -667,14 +666,19 @@ def gift_eval(
 
 def _check_parts(others: dict[str, Any], output: Path | None) -> None:
     """What a table in parts cannot have: options that look at all of it, or no place for the parts."""
-    for option, value in others.items():
-        if value is not None:
-            refuse(
-                f"{option} is not offered for a table in parts: leave it out, or forecast a single file"
-            )
+    _refuse_given(
+        others, "is not offered for a table in parts: leave it out, or forecast a single file"
+    )
     check_folder(output, "--output")
     if output is None or not _is_folder(output):
         refuse("a folder is forecast into a folder: give --output FOLDER")
+
+
+def _refuse_given(options: dict[str, Any], why: str) -> None:
+    """Refuse the first of some options that is given."""
+    for option, value in options.items():
+        if value is not None:
+            refuse(f"{option} {why}")
 
 
 def _is_folder(path: Path) -> bool:

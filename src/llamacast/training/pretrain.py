@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -214,7 +215,7 @@ def run_pretraining(
     *,
     minutes: float | None = None,
     without: tuple[str, ...] = (),
-    left_out_days: Mapping[str, tuple[str, ...]] | None = None,
+    left_out_days: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     start_from: Path | None = None,
     device: str = "auto",
     precision: Any = "32-true",
@@ -233,8 +234,8 @@ def run_pretraining(
         CheckpointError: if there is no checkpoint at `start_from`.
     """
     fabric = open_fabric(device, precision)
-    corpus = read_corpus(data, without, left_out_days or {})
-    strange = set(left_out_days or {}) - set(corpus.datasets)
+    corpus = read_corpus(data, without, left_out_days)
+    strange = set(left_out_days) - set(corpus.datasets)
     if strange and not other_data:
         raise DataError(
             f"{data}: there is no data set {sorted(strange)[0]!r}, of which days are left out"
